@@ -1,0 +1,110 @@
+"""`llm-proxy serve`: read the configuration, build the house, say where it is, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_proxy.boot import House
+    from llm_proxy.config import Settings
+
+
+def serve(arguments: Sequence[str]) -> int:
+    from llm_proxy.config import ConfigError, load_settings
+
+    try:
+        settings = load_settings(arguments, os.environ, Path.cwd())
+    except ConfigError as error:
+        for line in error.errors[:20]:
+            print(line, file=sys.stderr)
+        return 2
+    _set_up_logging(settings)
+    from llm_proxy.boot import House, raise_descriptor_limit
+    from llm_proxy.server.lifecycle import PortInUse
+
+    raise_descriptor_limit()
+    try:
+        house = House(settings)
+    except PortInUse as error:
+        print(f"llm-proxy: {error}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        print(f"llm-proxy: cannot listen: {error.strerror or error}; check --host", file=sys.stderr)
+        return 1
+    return _run(house)
+
+
+def _run(house: House) -> int:
+    from llm_proxy.server.lifecycle import Lifecycle
+
+    async def main() -> None:
+        lifecycle = Lifecycle(
+            house.gateway, house.main, house.anthropic, lambda: _announce(house), house.close
+        )
+        await lifecycle.run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(main())
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _set_up_logging(settings: Settings) -> None:
+    from llm_proxy.config.groups import LoggingOptions
+
+    options = settings.get(LoggingOptions)
+    handler: logging.Handler = (
+        logging.FileHandler(options.file, encoding="utf-8") if options.file else logging.StreamHandler(sys.stderr)
+    )
+    handler.setFormatter(logging.Formatter(options.format))
+    logging.basicConfig(level=options.level.upper(), handlers=[handler], force=True)
+    for noisy in ("uvicorn", "asyncio", "aiohttp"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _announce(house: House) -> None:
+    """The start lines (OPS-17, GEN-02), on standard error: they are for the person, not for a log file."""
+    gateway, settings = house.gateway, house.settings
+    addresses = gateway.addresses
+    functional = [backend.id for backend in gateway.backends.functional]
+    lines = [
+        f"LLM Interactive Proxy {gateway.version}",
+        f"  OpenAI tools     base URL  {addresses.main}/v1",
+        f"  Anthropic tools  base URL  {addresses.main}/anthropic"
+        + (f"  or  {addresses.anthropic}" if addresses.anthropic else ""),
+        f"  Gemini tools     base URL  {addresses.main}",
+        f"  default back end           {gateway.backends.default.id}   (usable: {', '.join(functional)})",
+        f"  data directory             {house.data_dir or 'none: state is kept in memory'}",
+        f"  config                     {settings.config_file or 'none'}",
+    ]
+    if house.generated_key:
+        lines += [
+            f"  client key                 {house.generated_key}",
+            "    made for this run; keep one with  export LLM_INTERACTIVE_PROXY_API_KEY=…",
+        ]
+    elif gateway.access.disabled:
+        lines.append("  client key                 none needed (authentication is disabled)")
+    lines += [f"  warning: {warning}" for warning in house.warnings]
+    key = house.generated_key or ("none" if gateway.access.disabled else "$LLM_INTERACTIVE_PROXY_API_KEY")
+    lines += [
+        "  try it:",
+        f"    curl -s {addresses.main}/v1/chat/completions -H 'Authorization: Bearer {key}' \\",
+        '      -H \'Content-Type: application/json\' -d \'{"model":"demo","messages":[{"role":"user","content":"hi"}]}\'',
+        "  stop with Ctrl-C",
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)

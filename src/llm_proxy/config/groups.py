@@ -1,0 +1,375 @@
+"""The options of the rooms that have no file of their own yet, and the list of all groups.
+
+A group moves beside its room when that room is written; only the list stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, Literal
+
+from llm_proxy.config.kinds import NamedKey
+from llm_proxy.config.options import ChatKey, OptionGroup, option
+from llm_proxy.wire.secrets import Secret
+
+
+class LocationOptions(OptionGroup, title="Files"):
+    """Where the configuration is read from; these options have no place in a file."""
+
+    config: Path | None = option(
+        None,
+        at="",
+        env="LLM_PROXY_CONFIG",
+        flag="--config",
+        value_name="FILE",
+        default_text="./config.yaml, ./config.yml, ./config.json, then the user's configuration directory",
+        help="configuration file, YAML or JSON",
+    )
+    env_file: Path | None = option(
+        None,
+        at="",
+        env="LLM_PROXY_ENV_FILE",
+        flag="--env-file",
+        value_name="FILE",
+        default_text="./.env",
+        help="file with environment variables; real variables win over it",
+    )
+
+
+class ServerOptions(OptionGroup, path="proxy", title="Server and process"):
+    host: str = option(
+        "127.0.0.1",
+        aliases=("host",),
+        env=("PROXY_HOST", "APP_HOST"),
+        flag="--host",
+        value_name="ADDRESS",
+        restart=True,
+        help="address to listen on; with authentication disabled always a loopback address",
+    )
+    port: int = option(
+        8000,
+        aliases=("port",),
+        env=("PROXY_PORT", "APP_PORT"),
+        flag="--port",
+        minimum=0,
+        maximum=65535,
+        restart=True,
+        help="port to listen on; 0 takes any free port and prints it",
+    )
+    anthropic_port: int | Literal["off"] | None = option(
+        None,
+        aliases=("anthropic_port",),
+        env="ANTHROPIC_PORT",
+        flag="--anthropic-port",
+        minimum=0,
+        maximum=65535,
+        words=("off",),
+        restart=True,
+        value_name="N|off",
+        default_text="port + 1",
+        help="port that serves Anthropic Messages without a path prefix",
+    )
+    timeout: float = option(
+        300.0,
+        aliases=("proxy_timeout",),
+        env="PROXY_TIMEOUT",
+        flag="--timeout",
+        above=0,
+        unit="seconds",
+        value_name="SECONDS",
+        help="longest silence of a provider within one attempt",
+    )
+    connect_timeout: float = option(
+        10.0,
+        env="PROXY_CONNECT_TIMEOUT",
+        flag="--connect-timeout",
+        above=0,
+        unit="seconds",
+        value_name="SECONDS",
+        help="longest time to connect to a provider, TLS included",
+    )
+    stream_keepalive_seconds: float = option(
+        15.0,
+        env="STREAM_KEEPALIVE_SECONDS",
+        flag="--stream-keepalive",
+        minimum=0,
+        maximum=300,
+        unit="seconds",
+        value_name="SECONDS",
+        help="silence after which a stream gets a keep-alive; 0 turns keep-alives off",
+    )
+    max_request_bytes: int = option(
+        67_108_864,
+        env="MAX_REQUEST_BYTES",
+        flag="--max-request-bytes",
+        minimum=1024,
+        unit="bytes",
+        value_name="BYTES",
+        help="largest request body; a larger one is refused with status 413",
+    )
+    upstream_proxy: str | None = option(
+        None,
+        kind="url",
+        env_standard=("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+        flag="--upstream-proxy",
+        help="HTTP proxy for calls to providers; without it the standard variables are honoured",
+    )
+    shutdown_grace: float = option(
+        30.0,
+        env="SHUTDOWN_GRACE",
+        flag="--shutdown-grace",
+        minimum=0,
+        unit="seconds",
+        value_name="SECONDS",
+        help="time that open streams get to end after a stop signal",
+    )
+    data_dir: Path | None = option(
+        None,
+        at="data_dir",
+        env="LLM_PROXY_DATA_DIR",
+        flag="--data-dir",
+        value_name="DIRECTORY",
+        restart=True,
+        default_text="the user's data directory",
+        help="directory of usage records, saved state and captures",
+    )
+    allow_admin: bool = option(
+        False,
+        at="allow_admin",
+        env="ALLOW_ADMIN",
+        flag="--allow-admin",
+        help="no warning when running as root or administrator",
+    )
+
+
+BYPASS_PATHS: Final = (
+    "/",
+    "/health",
+    "/internal/health",
+    "/docs",
+    "/openapi.json",
+    "/redoc",
+    "/anthropic/health",
+    "/anthropic/v1/health",
+)
+
+
+def _check_path(value: str) -> str | None:
+    return None if value.startswith("/") else "a path that begins with /"
+
+
+def _check_origin(value: str) -> str | None:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(value)
+    plain = (
+        parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
+    )
+    return None if plain else "an origin such as https://app.example"
+
+
+class AuthOptions(OptionGroup, path="auth", title="Access"):
+    api_keys: tuple[NamedKey, ...] = option(
+        (),
+        aliases=("api_keys",),
+        env_numbered="LLM_INTERACTIVE_PROXY_API_KEY",
+        env="API_KEYS",
+        default_text="one generated at start",
+        help="keys that clients present; a variable with a comma list, or numbered variables",
+    )
+    auth_token: Secret | None = option(
+        None, env="AUTH_TOKEN", help="a further credential, also accepted in X-Auth-Token"
+    )
+    admin_keys: tuple[str, ...] = option(
+        (),
+        env="ADMIN_KEYS",
+        item="key names",
+        help="names of the client keys that may change the proxy for all",
+    )
+    disable_auth: bool = option(
+        False,
+        aliases=("disable_auth",),
+        env="DISABLE_AUTH",
+        flag="--disable-auth",
+        help="ask no client for a key; forces a loopback address",
+    )
+    bypass_paths: tuple[str, ...] = option(
+        BYPASS_PATHS,
+        env="AUTH_BYPASS_PATHS",
+        item="paths",
+        check=_check_path,
+        help="paths that need no key",
+    )
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        env="ALLOWED_HOSTS",
+        flag="--allowed-host",
+        item="host names",
+        value_name="NAME",
+        default_text="loopback names and the bind address; any name if the bind is not loopback",
+        help="names accepted in the Host header",
+    )
+    allowed_origins: tuple[str, ...] = option(
+        (),
+        env="ALLOWED_ORIGINS",
+        flag="--allowed-origin",
+        item="origins",
+        check=_check_origin,
+        value_name="ORIGIN",
+        help="browser origins that may call the proxy",
+    )
+
+
+class BackendGeneralOptions(OptionGroup, title="Back-ends: general"):
+    default_backend: str | None = option(
+        None,
+        aliases=("backends.default_backend",),
+        env="LLM_BACKEND",
+        flag="--default-backend",
+        hidden_flags=("--backend",),
+        value_name="ID",
+        chat=ChatKey("default-backend", "process"),
+        default_text="the first functional one",
+        help="back-end of requests that name none",
+    )
+    model_list_ttl: int = option(
+        300,
+        env="MODEL_LIST_TTL",
+        minimum=0,
+        unit="seconds",
+        help="time after which a provider's list of models is read again",
+    )
+    health_checks: bool = option(
+        False,
+        at="health_checks.enabled",
+        env="HEALTH_CHECKS_ENABLED",
+        env_off="DISABLE_HEALTH_CHECKS",
+        switch="health-checks",
+        help="one cheap call per back-end on first use and every 300 seconds",
+    )
+
+
+class FailoverOptions(OptionGroup, path="failover", title="Failover"):
+    max_wait_seconds: float = option(
+        0.0,
+        env="FAILOVER_MAX_WAIT_SECONDS",
+        flag="--failover-max-wait",
+        minimum=0,
+        maximum=120,
+        unit="seconds",
+        value_name="SECONDS",
+        help="longest wait for a cooling key when nothing else is left",
+    )
+    cooldown_initial_seconds: float = option(
+        1.0,
+        env="FAILOVER_COOLDOWN_INITIAL_SECONDS",
+        above=0,
+        unit="seconds",
+        help="first cooldown when the provider names no time",
+    )
+    cooldown_max_seconds: float = option(
+        60.0,
+        env="FAILOVER_COOLDOWN_MAX_SECONDS",
+        above=0,
+        unit="seconds",
+        help="longest cooldown when the provider names no time",
+    )
+    key_disable_seconds: float = option(
+        600.0,
+        env="FAILOVER_KEY_DISABLE_SECONDS",
+        minimum=1,
+        unit="seconds",
+        help="pause of a key that the provider refused",
+    )
+
+    def conflicts(self) -> Iterable[tuple[str, str]]:
+        if self.cooldown_max_seconds < self.cooldown_initial_seconds:
+            yield "failover.cooldown_max_seconds", "at least failover.cooldown_initial_seconds"
+
+
+class ResponsesOptions(OptionGroup, path="responses", title="Responses"):
+    structured_retries: int = option(
+        1,
+        env="STRUCTURED_RETRIES",
+        minimum=0,
+        maximum=3,
+        help="further tries when an answer does not conform to the requested schema",
+    )
+    store_ttl_seconds: int = option(
+        3600,
+        env="RESPONSES_STORE_TTL_SECONDS",
+        minimum=1,
+        unit="seconds",
+        help="life of a stored response",
+    )
+    store_max_items: int = option(
+        1000, env="RESPONSES_STORE_MAX_ITEMS", minimum=1, help="greatest number of stored responses"
+    )
+
+
+def _check_format(value: str) -> str | None:
+    if value == "json":
+        return None
+    from logging import Formatter
+
+    try:
+        Formatter(value)
+    except ValueError:
+        return "a Python format string or json"
+    return None
+
+
+class LoggingOptions(OptionGroup, path="logging", title="Logging"):
+    level: Literal["debug", "info", "warning", "error", "critical"] = option(
+        "info",
+        env="LOG_LEVEL",
+        flag="--log-level",
+        value_name="LEVEL",
+        help="least severe messages that are logged",
+    )
+    format: str = option(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s",
+        env="LOG_FORMAT",
+        flag="--log-format",
+        check=_check_format,
+        value_name="FORMAT",
+        help="Python format string, or json",
+    )
+    file: Path | None = option(
+        None,
+        aliases=("logging.log_file",),
+        env="LOG_FILE",
+        flag="--log",
+        hidden_flags=("--log-file",),
+        value_name="FILE",
+        default_text="standard error",
+        help="file that gets the log",
+    )
+
+
+class UsageOptions(OptionGroup, path="usage_tracking", title="Usage"):
+    enabled: bool = option(
+        True,
+        env="USAGE_TRACKING_ENABLED",
+        env_off="DISABLE_ACCOUNTING",
+        off_flag="--disable-accounting",
+        help="record tokens, cost and duration of each call",
+    )
+
+
+class InternalApiOptions(OptionGroup, path="internal_api", title="Internal pages"):
+    enabled: bool = option(True, env="INTERNAL_API_ENABLED", help="serve the pages below /internal")
+
+
+GROUPS: Final[tuple[type[OptionGroup], ...]] = (
+    LocationOptions,
+    ServerOptions,
+    AuthOptions,
+    BackendGeneralOptions,
+    FailoverOptions,
+    ResponsesOptions,
+    LoggingOptions,
+    UsageOptions,
+    InternalApiOptions,
+)

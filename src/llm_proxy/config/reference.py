@@ -1,0 +1,174 @@
+"""What people read about options, made from their declarations: JSON Schema, example, tables, listings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from llm_proxy.config.backends import BUILT_IN, BackendOptions
+from llm_proxy.config.groups import GROUPS
+from llm_proxy.config.load import Settings
+from llm_proxy.config.options import NUMBERED, Option, OptionGroup
+
+_PLAIN_SCALAR = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+
+
+def schema(groups: Sequence[type[OptionGroup]] = GROUPS) -> dict[str, object]:
+    """A JSON Schema of the configuration file."""
+    root = _object()
+    for option in _with_paths(groups):
+        for path in option.paths:
+            *sections, name = path.split(".")
+            below = root
+            for section in sections:
+                below = below["properties"].setdefault(section, _object())  # type: ignore[attr-defined]
+            below["properties"][name] = _describe(option)  # type: ignore[index]
+    instance = _object()
+    for option in BackendOptions.options:
+        for name in option.paths:
+            instance["properties"][name] = _describe(option)  # type: ignore[index]
+    backends = root["properties"].setdefault("backends", _object())  # type: ignore[attr-defined]
+    backends["additionalProperties"] = {"anyOf": [instance, {"type": "null"}]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of llm-proxy",
+        **root,
+    }
+
+
+def example(groups: Sequence[type[OptionGroup]] = GROUPS) -> str:
+    """A commented YAML file with every option at its default."""
+    lines = [
+        "# Every option of llm-proxy with its default. Keep what you change and delete the rest.",
+        "# null stands for the default that the comment names. ${NAME} takes a value from the environment.",
+    ]
+    sections: dict[str, list[Option]] = {}
+    for option in _with_paths(groups):
+        sections.setdefault(option.path.rpartition(".")[0], []).append(option)
+    for option in sections.pop("", []):
+        lines += ["", *_example_lines(option, "", option.path)]
+    for section, options in sorted(sections.items(), key=lambda item: item[0]):
+        lines += ["", *_example_section(section, options, sections)]
+    lines += ["", "# One entry per back-end. Built-in ids need none: a key in the environment is enough."]
+    lines += ["backends: {}", "# backends:", "#   local:"]
+    for option in BackendOptions.options:
+        lines += [f"# {line}" for line in _example_lines(option, "    ", option.path)]
+    return "\n".join(lines) + "\n"
+
+
+def _example_section(section: str, options: list[Option], sections: dict[str, list[Option]]) -> list[str]:
+    """A section with its options; a nested one is indented below its parent, which must come before."""
+    *parents, name = section.split(".")
+    lines: list[str] = []
+    for depth, _ in enumerate(parents):
+        parent = ".".join(parents[: depth + 1])
+        if parent not in sections:
+            lines.append(f"{'  ' * depth}{parents[depth]}:")
+    indent = "  " * len(parents)
+    lines.append(f"{indent}{name}:")
+    for option in options:
+        lines += _example_lines(option, indent + "  ", option.path.rpartition(".")[2])
+    return lines
+
+
+def _example_lines(option: Option, indent: str, name: str) -> list[str]:
+    note = option.help
+    if option.kind.base not in {"bool", "str", "path"}:
+        note += f" ({option.kind.expected})"
+    if option.default_text or option.default is None:
+        note += f"; default: {option.shown_default}"
+    value = option.kind.show(option.default)
+    return [f"{indent}# {note}", f"{indent}{name}: {_yaml(value)}"]
+
+
+def reference_markdown(groups: Sequence[type[OptionGroup]] = GROUPS) -> str:
+    """The options as Markdown tables, one per group."""
+    lines = [
+        "# Options",
+        "",
+        "Sources, the strongest first: flag, environment variable (`.env` included), state saved from chat,",
+        "configuration file, default. `--set PATH=VALUE` and `LLM_PROXY__A__B` (for the path `a.b`) reach",
+        "every option. ⟳ marks options that need a restart.",
+    ]
+    for group in groups:
+        lines += ["", f"## {group.title}", "", *_table(group, "")]
+    lines += [
+        "",
+        f"## {BackendOptions.title}: `backends.<id>`",
+        "",
+        *_table(BackendOptions, "backends.<id>."),
+    ]
+    lines += ["", "## Built-in back-ends", "", "| Id | Address | Variables | Flags |", "| - | - | - | - |"]
+    for id, built_in in BUILT_IN.items():
+        keys = [
+            f"`{name}`, `{name}_1` … `{name}_{NUMBERED}`"
+            for name in (*built_in.key_env, *built_in.borrowed_env)
+        ]
+        variables = ", ".join([*keys, *([f"`{built_in.url_env}`"] if built_in.url_env else [])])
+        flags = ", ".join(f"`{flag}`" for flag in (built_in.key_flag, built_in.url_flag) if flag)
+        lines.append(f"| `{id}` | {built_in.url or '—'} | {variables or '—'} | {flags or '—'} |")
+    return "\n".join(lines) + "\n"
+
+
+def show_entries(settings: Settings) -> str:
+    """Every effective value as `path = value  # source`."""
+    lines = [f"{path} = {_yaml(value)}  # {source}" for path, value, source in settings.entries()]
+    return "\n".join(lines) + "\n"
+
+
+def show_entries_json(settings: Settings) -> str:
+    """Every effective value as a JSON list of `{path, value, source}`."""
+    entries = [{"path": path, "value": value, "source": source} for path, value, source in settings.entries()]
+    return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"
+
+
+def _with_paths(groups: Sequence[type[OptionGroup]]) -> list[Option]:
+    return [option for group in groups for option in group.options if option.path]
+
+
+def _object() -> dict[str, object]:
+    return {
+        "type": ["object", "null"],
+        "properties": {},
+        "patternProperties": {"^x-": True},
+        "additionalProperties": False,
+    }
+
+
+def _describe(option: Option) -> dict[str, object]:
+    described = {**option.kind.schema(), "description": option.help}
+    if option.default is not None and not option.kind.secret:
+        described["default"] = option.kind.show(option.default)
+    return described
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, str) and _PLAIN_SCALAR.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def _table(group: type[OptionGroup], prefix: str) -> list[str]:
+    lines = [
+        "| Path | Variables | Flags | In chat | Type | Default | Meaning |",
+        "| - | - | - | - | - | - | - |",
+    ]
+    for option in group.options:
+        path = f"`{prefix}{option.path}`" if option.path else "—"
+        if option.aliases:
+            path += f" (also {_code(option.aliases)})"
+        flags = _code((*option.flags, *option.off_flags, *option.hidden_flags, *option.hidden_off_flags))
+        chat = "—"
+        if option.chat:
+            chat = f"{_code((option.chat.name, *option.chat.aliases))}, for the {option.chat.scope}"
+        mark = " ⟳" if option.restart else ""
+        cells = [path + mark, _code(option.all_env), flags, chat, option.kind.expected, option.shown_default]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, option.help]) + " |")
+    return lines
+
+
+def _code(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "—"

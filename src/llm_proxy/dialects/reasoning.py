@@ -1,0 +1,172 @@
+"""How reasoning state survives clients that cannot carry it.
+
+Three ways (protocols/translation.md section 6): a native field that the client echoes, filled with an envelope that only this
+proxy opens (`Envelope`); a memory of what belonged to a tool call or to a text (`Recollection`, kept by a store); or nothing, and the
+writers leave the seal out. A seal never travels to another origin than its maker's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import zlib
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from llm_proxy.conversation.parts import Part, Seal, Text, Thinking, ToolCall
+from llm_proxy.conversation.request import Message, Request
+
+PREFIX = "gw1."
+# How the prefix begins where a protocol wants base64 (Gemini's thoughtSignature): five characters are the same whatever follows.
+_ENCODED_PREFIX = base64.b64encode(PREFIX.encode())[:5]
+_TAG = 16
+
+
+class Envelope:
+    """Packs seals into text under a key of this installation; what another key made is not opened."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.sha256(b"seal envelope" + key).digest()
+
+    def pack(self, seal: Seal) -> str:
+        """`gw1.` + base64url(tag + deflated fields). A value that is already an envelope is returned as it is."""
+        if seal.value.startswith(PREFIX):
+            return seal.value
+        fields = zlib.compress(msgspec.msgpack.encode([seal.origin, seal.kind, seal.value, seal.maker, seal.item_id]), 1)
+        tag = hmac.digest(self._key, fields, "sha256")[:_TAG]
+        return PREFIX + base64.urlsafe_b64encode(tag + fields).rstrip(b"=").decode()
+
+    def open(self, text: str) -> Seal | None:
+        """The seal inside, or None when `text` is no envelope of this installation."""
+        if not text.startswith(PREFIX):
+            return None
+        body = text[len(PREFIX) :]
+        try:
+            data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            if not hmac.compare_digest(hmac.digest(self._key, data[_TAG:], "sha256")[:_TAG], data[:_TAG]):
+                return None
+            origin, kind, value, maker, item_id = msgspec.msgpack.decode(zlib.decompress(data[_TAG:]), type=list[str])
+            return msgspec.convert(
+                {"origin": origin, "kind": kind, "value": value, "maker": maker, "item_id": item_id}, Seal
+            )
+        except (binascii.Error, ValueError, zlib.error):
+            return None
+
+
+class Recollection(msgspec.Struct, frozen=True, array_like=True):
+    """What a client could not carry: the reasoning right before a call (or a text) and the call's own seal."""
+
+    thinking: tuple[Thinking, ...] = ()
+    seal: Seal | None = None
+
+
+Recall = Callable[[str], Recollection | None]
+
+
+def call_key(call_id: str) -> str:
+    return "call:" + call_id
+
+
+def text_key(text: str) -> str:
+    """Key of a text by its content; white space at the ends does not count, clients trim it."""
+    return "text:" + hashlib.sha256(text.strip().encode("utf-8", "replace")).hexdigest()
+
+
+def recollections(parts: Iterable[Part]) -> dict[str, Recollection]:
+    """What to remember of one answer: per tool call and per text, the sealed reasoning before it. Empty when nothing is sealed."""
+    found: dict[str, Recollection] = {}
+    pending: list[Thinking] = []
+    texts: list[str] = []
+    text_seal: Seal | None = None
+    before_text: list[Thinking] = []
+    for part in parts:
+        match part:
+            case Thinking():
+                pending.append(part)
+            case ToolCall(id=call_id, seal=seal):
+                if pending or seal:
+                    found[call_key(call_id)] = Recollection(tuple(pending), seal)
+                pending = []
+            case Text(text=text, seal=seal) if text or seal:
+                texts.append(text)
+                text_seal = seal or text_seal
+                before_text += pending
+                # Reasoning before a text that precedes a call belongs to the call as well: agents may drop the text.
+    if (before_text or text_seal) and any(text.strip() for text in texts) and not found:
+        found[text_key("".join(texts))] = Recollection(tuple(before_text), text_seal)
+    return {
+        key: value
+        for key, value in found.items()
+        if value.seal or any(thinking.seal or thinking.text for thinking in value.thinking)
+    }
+
+
+def has_traces(body: bytes) -> bool:
+    """May this body hold envelopes of ours? A cheap look before a verbatim hop."""
+    return PREFIX.encode() in body or _ENCODED_PREFIX in body
+
+
+def restore(request: Request, envelope: Envelope, recall: Recall) -> Request:
+    """The request with envelopes opened and forgotten reasoning put back where it stood. Returns `request` itself when nothing changes.
+
+    An envelope that cannot be opened becomes a seal of unknown origin, so that every writer leaves it out.
+    """
+    messages = tuple(_restored(message, envelope, recall) for message in request.messages)
+    if all(new is old for new, old in zip(messages, request.messages, strict=True)):
+        return request
+    return msgspec.structs.replace(request, messages=messages)
+
+
+def _restored(message: Message, envelope: Envelope, recall: Recall) -> Message:
+    if message.role != "assistant":
+        return message
+    parts: list[Part] = []
+    changed = False
+    for part in message.parts:
+        opened = _opened(part, envelope)
+        changed |= opened is not part
+        parts.append(opened)
+    known = any(isinstance(part, Thinking) and part.seal for part in parts)
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    memories = {call.id: memory for call in calls if (memory := recall(call_key(call.id)))}
+    if not memories and not calls and not known:
+        text = "".join(part.text for part in parts if isinstance(part, Text))
+        if text.strip() and (memory := recall(text_key(text))):
+            parts = [*memory.thinking, *(part for part in parts if not isinstance(part, Thinking))]
+            changed = True
+            if memory.seal:
+                last = max(index for index, part in enumerate(parts) if isinstance(part, Text))
+                parts[last] = msgspec.structs.replace(parts[last], seal=memory.seal)
+    if memories:
+        parts, changed = _with_memories(parts, memories, known), True
+    return msgspec.structs.replace(message, parts=tuple(parts)) if changed else message
+
+
+def _with_memories(parts: list[Part], memories: dict[str, Recollection], known: bool) -> list[Part]:
+    """Thinking goes back before its call: before the text that led to it for the first call, right before later calls."""
+    if not known:
+        parts = [part for part in parts if not isinstance(part, Thinking)]
+    result: list[Part] = []
+    first = True
+    for part in parts:
+        memory = memories.get(part.id) if isinstance(part, ToolCall) else None
+        if isinstance(part, ToolCall) and memory:
+            if not known and memory.thinking:
+                result = [*memory.thinking, *result] if first else [*result, *memory.thinking]
+            if memory.seal and not part.seal:
+                part = msgspec.structs.replace(part, seal=memory.seal)
+        if isinstance(part, ToolCall):
+            first = False
+        result.append(part)
+    return result
+
+
+def _opened(part: Part, envelope: Envelope) -> Part:
+    seal = getattr(part, "seal", None)
+    if not isinstance(seal, Seal) or not seal.value.startswith(PREFIX):
+        return part
+    inner = envelope.open(seal.value) or Seal(origin="unknown", kind=seal.kind, value="", maker="unknown")
+    return msgspec.structs.replace(part, seal=inner)

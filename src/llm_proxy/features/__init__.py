@@ -1,0 +1,47 @@
+"""What a feature is: one room that may look at an exchange at fixed moments. The contract of all rooms, on one page.
+
+A room subclasses `Feature`, overrides the hooks it needs and stands in `order.py`. Hooks are synchronous and quick. An exception in
+a hook is caught at the room's wall, recorded, and the request goes on (`fails_closed` rooms end it instead).
+
+    on_request   once per client request; may replace `exchange.request` (that makes the proxy re-encode it)
+    on_attempt   once per try, after routing; may return a changed request for this try only
+    watch        once per try; returns a Filter for this answer's events, or None: not interested, costs nothing
+    on_finish    always, exactly once, also after cancel and fault
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from llm_proxy.conversation.events import Event
+    from llm_proxy.conversation.request import Request
+    from llm_proxy.features.exchange import ExchangeView
+
+
+class Filter(Protocol):
+    """Sees every event of one answer. Giving back the very same events keeps a same-dialect stream byte-identical."""
+
+    def feed(self, events: Sequence[Event]) -> Sequence[Event]: ...
+
+    def close(self) -> Sequence[Event]: ...
+
+
+class Feature:
+    """A room without interest in anything; subclasses override what they need."""
+
+    name = ""
+    fails_closed = False
+
+    def on_request(self, exchange: ExchangeView) -> None:
+        return None
+
+    def on_attempt(self, exchange: ExchangeView, request: Request) -> Request:
+        return request
+
+    def watch(self, exchange: ExchangeView) -> Filter | None:
+        return None
+
+    def on_finish(self, exchange: ExchangeView) -> None:
+        return None

@@ -1,0 +1,205 @@
+"""What a failed attempt means for the next one, and which failure the client sees in the end (RT-09, RT-10,
+RT-13).
+
+Owns the verdict and the bookkeeping of one request's attempts. Makes no call: the exchange asks for the next
+attempt, makes it, and reports how it went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from llm_proxy.conversation.fault import Fault
+from llm_proxy.routing.keyring import Keyring
+from llm_proxy.routing.plan import Attempt, Plan, credentials_fault
+from llm_proxy.routing.retry_after import stated_wait
+
+Verdict = Literal["next", "stop", "larger"]
+
+_NEXT_STATUSES = frozenset({401, 403, 404, 408, 409, 425, 429})
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One attempt that failed. `wait` is the cooldown that it caused, in seconds."""
+
+    attempt: Attempt
+    fault: Fault
+    wait: float | None = None
+
+    @property
+    def status(self) -> int:
+        """The provider's status; for a failure of the connection the one that the client would see."""
+        return self.fault.status_code
+
+
+def verdict(fault: Fault) -> Verdict:
+    """May another target cure this? `larger`: only one with a larger context window.
+
+    A fault that names a provider's status is judged by it, so an error inside a 200 counts like the status it
+    names, and like 502 when it names none.
+    """
+    match fault.kind:
+        case "context_length" | "too_large":
+            return "larger"
+        case (
+            "upstream_auth" | "rate_limit" | "overloaded" | "unavailable" | "timeout" | "upstream" | "closed"
+        ):
+            return "next"
+    if fault.side != "upstream":
+        return "stop"
+    status = fault.status_code
+    return "next" if status in _NEXT_STATUSES or status >= 500 else "stop"
+
+
+def _weight(fault: Fault) -> int:
+    """How much a failure says: what the client can change first, then limits, credentials, the provider, the
+    network.
+    """
+    if verdict(fault) in ("stop", "larger"):
+        return 6
+    match fault.kind:
+        case "rate_limit":
+            return 5
+        case "upstream_auth" | "permission":
+            return 4
+        case "unavailable":
+            return 1
+        case _ if 400 <= fault.status_code < 500:
+            return 3
+        case _:
+            return 2
+
+
+class Trail:
+    """The attempts of one request: what comes next, what was made, what the client is told if all fail.
+
+    The exchange's loop is
+
+        while (attempt := trail.next()) is not None:
+            try: answer                     -> trail.succeeded(attempt), done
+            except FaultError as error:     -> trail.failed(attempt, error.fault, headers, now)
+        raise FaultError(trail.fault())
+
+    `calls` counts the calls really made (`x-llm-proxy-attempts`).
+    """
+
+    def __init__(self, plan: Plan, keyring: Keyring) -> None:
+        self.plan = plan
+        self.calls = 0
+        self.outcomes: list[Outcome] = []
+        self._keyring = keyring
+        self._queue = list(reversed(plan.attempts))
+        self._stopped = False
+        self._window_over = -1
+        self._again: dict[int, int] = {}
+        self._rests: list[float] = []
+
+    def next(self) -> Attempt | None:
+        """The attempt to make now; None when nothing is left or another attempt is pointless.
+
+        Keys that other requests have put to rest since the plan was made are passed over.
+        """
+        while self._queue and not self._stopped:
+            attempt = self._queue.pop()
+            if (
+                self._window_over >= 0
+                and attempt.backend.limits(attempt.model).context_window <= self._window_over
+            ):
+                continue
+            rest = self._keyring.rest(attempt.backend.id, attempt.model, attempt.key)
+            if rest is None:
+                self.calls += 1
+                return attempt
+            if rest.state == "cooling":
+                self._rests.append(rest.seconds)
+        return None
+
+    def succeeded(self, attempt: Attempt) -> None:
+        """The provider answered (the first content event came, or a whole answer was read)."""
+        self._keyring.succeed(attempt.backend.id, attempt.model, attempt.key)
+
+    def failed(
+        self,
+        attempt: Attempt,
+        fault: Fault,
+        headers: Sequence[tuple[str, str]] = (),
+        now: float = 0.0,
+        *,
+        connecting: bool = False,
+    ) -> bool:
+        """Record a failure before any content reached the client; True when `next` may give another attempt.
+
+        `headers` of the provider's answer and `now` (epoch seconds) serve to read how long it wants to be
+        left alone. `connecting`: no byte was exchanged, so the back end's `retries` on the same key apply.
+        """
+        wait = self._rest_key(attempt, fault, headers, now)
+        self.outcomes.append(Outcome(attempt, fault, wait))
+        match verdict(fault):
+            case "stop":
+                self._stopped = True
+            case "larger":
+                window = attempt.backend.limits(attempt.model).context_window
+                self._window_over = max(self._window_over, window)
+            case "next":
+                if connecting and self._repeats(attempt):
+                    self._queue.append(attempt)
+        return not self._stopped and bool(self._queue)
+
+    def _repeats(self, attempt: Attempt) -> bool:
+        made = self._again.get(id(attempt), 0)
+        self._again[id(attempt)] = made + 1
+        return made < attempt.backend.settings.retries
+
+    def _rest_key(
+        self, attempt: Attempt, fault: Fault, headers: Sequence[tuple[str, str]], now: float
+    ) -> float | None:
+        """Put the key to rest if the failure says so. Returns the cooldown, None for none."""
+        backend, model, key = attempt.backend.id, attempt.model, attempt.key
+        if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code in (401, 403)):
+            self._keyring.disable(backend, key, fault.status_code)
+            return None
+        status = fault.status_code
+        if fault.kind == "rate_limit" or status == 429:
+            return self._keyring.cool(backend, model, key, 429, stated_wait(fault, headers, now))
+        if status in (503, 529) and fault.side == "upstream":
+            wait = stated_wait(fault, headers, now)
+            if wait is not None:
+                return self._keyring.cool(backend, model, key, status, wait)
+        return None
+
+    def fault(self) -> Fault:
+        """The failure that the client is told: of all attempts the one that says most, of equals the last."""
+        if not self.outcomes:
+            return self.plan.fault()
+        best = self.outcomes[0]
+        for outcome in self.outcomes[1:]:
+            if _weight(outcome.fault) >= _weight(best.fault):
+                best = outcome
+        details = {**(best.fault.details or {}), "attempts": self.record()}
+        fault = best.fault
+        if fault.kind == "upstream_auth":
+            return credentials_fault(best.attempt.backend.id, best.attempt.key_name, details)
+        retry_after = fault.retry_after
+        if fault.kind == "rate_limit":
+            waits = [outcome.wait for outcome in self.outcomes if outcome.wait is not None]
+            shortest = self.plan.shortest_rest
+            waits += self._rests + ([] if shortest is None else [shortest])
+            retry_after = min(waits, default=retry_after)
+        elif best.wait is not None:
+            retry_after = best.wait
+        return msgspec.structs.replace(fault, details=details, retry_after=retry_after)
+
+    def record(self) -> list[dict[str, object]]:
+        """Back end, model, key name and status of each call made, for `detail.details.attempts`."""
+        return [
+            {
+                "backend": outcome.attempt.backend.id,
+                "model": outcome.attempt.model,
+                "key": outcome.attempt.key_name,
+                "status": outcome.status,
+            }
+            for outcome in self.outcomes
+        ]

@@ -1,0 +1,196 @@
+"""Which key of a back end comes next, and which keys are at rest: cooling after a limit or disabled after a
+refusal (BE-03, RT-10).
+
+A pure data structure with an injected monotonic clock; it lives in memory only. Knows back ends by id and
+keys by name; never what a key is for or how a call is made.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from llm_proxy.config.kinds import NamedKey
+
+NO_KEY = "none"  # the name of the pseudo key of back ends that need none (RT-08)
+
+_MOST_SESSIONS = 10_000
+_MOST_MARKS = 10_000
+
+Policy = Literal["round-robin", "sticky", "first"]
+Rest = Literal["cooling", "disabled"]
+
+
+class Cooldown(msgspec.Struct, frozen=True):
+    """One key at rest. `model` is empty for a disabled key (all models). `seconds` is what is left."""
+
+    backend: str
+    model: str
+    key: str
+    state: Rest
+    seconds: float
+    status: int
+
+
+class _Mark(msgspec.Struct):
+    """A cooldown. It stays after its end, because the next 429 without a time doubles what came before."""
+
+    until: float
+    status: int
+    failures: int = 0
+    secret: object = None
+
+
+def name_of(key: NamedKey | None) -> str:
+    """The name under which reports speak of `key`."""
+    return NO_KEY if key is None else key.name
+
+
+class Keyring:
+    """All keys of all back ends: rotation and rest. Times in seconds of the injected clock."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        first_cooldown: float = 1.0,
+        longest_cooldown: float = 60.0,
+        disable_seconds: float = 600.0,
+    ) -> None:
+        self._clock = clock
+        self._first = first_cooldown
+        self._longest = longest_cooldown
+        self._disable = disable_seconds
+        self._cooling: OrderedDict[tuple[str, str, str], _Mark] = OrderedDict()
+        self._disabled: OrderedDict[tuple[str, str], _Mark] = OrderedDict()
+        self._next: dict[str, int] = {}
+        self._held: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    # rotation
+
+    def rotate(
+        self,
+        backend: str,
+        keys: Sequence[NamedKey],
+        policy: str,
+        *,
+        model: str = "",
+        session: str = "",
+    ) -> list[NamedKey]:
+        """The keys in the order in which one request tries them, beginning at the key that the policy
+        chooses.
+
+        Keys at rest keep their place in the order but are not chosen as the beginning while another is
+        healthy. Advances the rotation: call it once per request.
+        """
+        if len(keys) < 2 or policy == "first":
+            return list(keys)
+        if policy == "sticky" and session:
+            return self._stick(backend, keys, model, session)
+        return self._deal(backend, keys, model)
+
+    def _deal(self, backend: str, keys: Sequence[NamedKey], model: str) -> list[NamedKey]:
+        start = self._next.get(backend, 0) % len(keys)
+        order = [*keys[start:], *keys[:start]]
+        ahead = next((i for i, key in enumerate(order) if self.rest(backend, model, key) is None), 0)
+        self._next[backend] = (start + ahead + 1) % len(keys)
+        return order[ahead:] + order[:ahead]
+
+    def _stick(self, backend: str, keys: Sequence[NamedKey], model: str, session: str) -> list[NamedKey]:
+        place = (backend, session)
+        held = self._held.get(place)
+        for at, key in enumerate(keys):
+            if key.name == held and self.rest(backend, model, key) is None:
+                self._held.move_to_end(place)
+                return [*keys[at:], *keys[:at]]
+        order = self._deal(backend, keys, model)
+        self._held[place] = order[0].name
+        self._held.move_to_end(place)
+        if len(self._held) > _MOST_SESSIONS:
+            self._held.popitem(last=False)
+        return order
+
+    # rest
+
+    def rest(self, backend: str, model: str, key: NamedKey | None) -> Cooldown | None:
+        """Why (back end, model, key) must be left alone now, or None when it may be called."""
+        now = self._clock()
+        name = name_of(key)
+        mark = self._disabled.get((backend, name))
+        if mark is not None:
+            if mark.until <= now or (key is not None and mark.secret != key.secret):
+                del self._disabled[backend, name]
+            else:
+                return Cooldown(backend, "", name, "disabled", mark.until - now, mark.status)
+        mark = self._cooling.get((backend, model, name))
+        if mark is not None and mark.until > now:
+            return Cooldown(backend, model, name, "cooling", mark.until - now, mark.status)
+        return None
+
+    def cool(self, backend: str, model: str, key: NamedKey | None, status: int, wait: float | None) -> float:
+        """Set a cooldown of `wait` seconds, or of the next step of 1, 2, 4 … when the provider named no time.
+
+        Returns its length. Answers that arrive while the key is already cooling (requests that were under way
+        together) never double the step and never shorten the rest.
+        """
+        now = self._clock()
+        place = (backend, model, name_of(key))
+        mark = self._cooling.get(place)
+        if mark is None:
+            mark = self._cooling[place] = _Mark(until=0.0, status=status)
+        if mark.until <= now:
+            mark.failures += 1
+        length = wait if wait is not None else self._step(mark.failures)
+        mark.until = max(mark.until, now + length)
+        mark.status = status
+        self._cooling.move_to_end(place)
+        if len(self._cooling) > _MOST_MARKS:
+            self._cooling.popitem(last=False)
+        return mark.until - now
+
+    def _step(self, failures: int) -> float:
+        return min(self._longest, self._first * 2.0 ** min(failures - 1, 60))
+
+    def disable(self, backend: str, key: NamedKey | None, status: int) -> None:
+        """Leave `key` alone for all models, until its value changes, the pause is over, or a call with it
+        succeeds.
+        """
+        if key is None:  # a pseudo key cannot be wrong, and there is no other one to take
+            return
+        place = (backend, key.name)
+        self._disabled[place] = _Mark(until=self._clock() + self._disable, status=status, secret=key.secret)
+        self._disabled.move_to_end(place)
+        if len(self._disabled) > _MOST_MARKS:
+            self._disabled.popitem(last=False)
+
+    def succeed(self, backend: str, model: str, key: NamedKey | None) -> None:
+        """A call succeeded: forget cooldown, exponent and disabled mark of this combination."""
+        if self._cooling or self._disabled:
+            name = name_of(key)
+            self._cooling.pop((backend, model, name), None)
+            self._disabled.pop((backend, name), None)
+
+    def resting(self, backend: str = "") -> list[Cooldown]:
+        """Everything at rest now, of one back end or all."""
+        now = self._clock()
+        found = [
+            Cooldown(place[0], place[1], place[2], "cooling", mark.until - now, mark.status)
+            for place, mark in self._cooling.items()
+            if mark.until > now
+        ]
+        found += [
+            Cooldown(place[0], "", place[1], "disabled", mark.until - now, mark.status)
+            for place, mark in self._disabled.items()
+            if mark.until > now
+        ]
+        return [rest for rest in found if not backend or rest.backend == backend]
+
+    def clear(self, backend: str = "") -> None:
+        """Forget every rest and every exponent, of one back end or all."""
+        for place in [place for place in self._cooling if not backend or place[0] == backend]:
+            del self._cooling[place]
+        for mark in [mark for mark in self._disabled if not backend or mark[0] == backend]:
+            del self._disabled[mark]

@@ -1,0 +1,195 @@
+"""From targets to the ordered calls of one request, and what was left out and why (RT-07 to RT-10, RT-13).
+
+Pure but for the rotation of the keyring. Knows the Backend protocol; makes no call and reads no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from llm_proxy.backends.base import Backend
+from llm_proxy.config.kinds import NamedKey
+from llm_proxy.conversation.fault import Fault, FaultError, bad_request
+from llm_proxy.routing.keyring import Keyring, Rest, name_of
+
+MOST_ATTEMPTS = 32
+
+RoutePolicy = Literal["k", "m", "km", "mk"]
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One call that may be made: `model` as the provider calls it; `key` None for back ends without keys."""
+
+    backend: Backend
+    model: str
+    key: NamedKey | None
+
+    @property
+    def key_name(self) -> str:
+        return name_of(self.key)
+
+
+class Element(msgspec.Struct, frozen=True):
+    """One target of a route, its back end already looked up."""
+
+    backend: Backend
+    model: str
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A call that is not made: the key is at rest for `seconds`, or the back end is unusable (`reason` says
+    why).
+    """
+
+    backend: str
+    model: str
+    key: str
+    state: Rest | Literal["unusable"]
+    seconds: float = 0.0
+    reason: str = ""
+    status: int = 0
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """`attempts` in the order in which they are made, `skipped` in that in which they would have been."""
+
+    attempts: tuple[Attempt, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def shortest_rest(self) -> float | None:
+        """Seconds until the first cooling key may be used again; None when none is cooling."""
+        waits = [skip.seconds for skip in self.skipped if skip.state == "cooling"]
+        return min(waits, default=None)
+
+    def fault(self) -> Fault:
+        """What to tell the client when nothing is left to attempt."""
+        attempts = [
+            {
+                "backend": skip.backend,
+                "model": skip.model,
+                "key": skip.key,
+                "status": skip.status,
+                "skipped": skip.state,
+            }
+            for skip in self.skipped
+        ]
+        details: dict[str, Any] = {"attempts": attempts}
+        wait = self.shortest_rest
+        if wait is not None:
+            return Fault(
+                kind="rate_limit",
+                message="Every key for this model is cooling down after the provider's limit.",
+                side="upstream",
+                retry_after=wait,
+                details=details,
+            )
+        for skip in self.skipped:
+            if skip.state == "disabled":
+                return credentials_fault(skip.backend, skip.key, details)
+        reason = self.skipped[0].reason if self.skipped else "The route has no elements."
+        return Fault(kind="unavailable", message=reason, side="proxy", details=details)
+
+
+def credentials_fault(backend: str, key: str, details: dict[str, Any]) -> Fault:
+    """The provider refuses the proxy's own key: the client must not throw away its proxy key for that
+    (FE-11).
+    """
+    return Fault(
+        kind="upstream_auth",
+        message=f"The provider refused the credentials of back end {backend} (key {key}).",
+        status=502,
+        code=f"{backend}_credentials_invalid",
+        side="upstream",
+        details=details,
+    )
+
+
+def require_usable(backend: Backend) -> None:
+    """Raise RT-13's error (503) for a back end that cannot be called."""
+    if not backend.usable:
+        raise FaultError(
+            Fault(
+                kind="unavailable",
+                message=f"Back end {backend.id} is not usable: {backend.reason}",
+                side="proxy",
+            )
+        )
+
+
+def plan_target(backend: Backend, model: str, keyring: Keyring, *, session: str = "") -> Plan:
+    """The attempts for one target without a route: each key once, beginning where the rotation stands.
+
+    An empty `model` stands for the back end's default. Raises FaultError 503 (unusable) or 400 (no model).
+    """
+    require_usable(backend)
+    model = model or backend.settings.default_model or ""
+    if not model:
+        raise bad_request(
+            f"The request names no model, and back end {backend.id} has no default_model.",
+            "model",
+            "invalid_request",
+        )
+    keys = backend.keys
+    named = [key for key in keys if key is not None]
+    if len(named) > 1:
+        keys = tuple(keyring.rotate(backend.id, named, backend.settings.policy, model=model, session=session))
+    return _keep_ready((Attempt(backend, model, key) for key in keys), keyring)
+
+
+def plan_route(elements: Sequence[Element], policy: RoutePolicy, keyring: Keyring) -> Plan:
+    """The attempts for the elements of a route, keys in configured order (the table of RT-08).
+
+    Elements whose back end is not usable or holds no key are left out, whatever the policy.
+    """
+    unusable: list[Skipped] = []
+    usable: list[Element] = []
+    for element in elements:
+        backend = element.backend
+        if backend.usable and backend.keys:
+            usable.append(element)
+        else:
+            reason = f"Back end {backend.id} is not usable: {backend.reason}"
+            unusable.append(Skipped(backend.id, element.model, "", "unusable", reason=reason))
+    plan = _keep_ready(_arrange(usable, policy), keyring)
+    return Plan(plan.attempts, (*unusable, *plan.skipped))
+
+
+def _arrange(elements: Sequence[Element], policy: RoutePolicy) -> Iterator[Attempt]:
+    match policy:
+        case "k":
+            yield from _all_keys(elements[:1])
+        case "m":
+            for element in elements:
+                yield Attempt(element.backend, element.model, element.backend.keys[0])
+        case "km":
+            yield from _all_keys(elements)
+        case "mk":
+            rounds = max((len(element.backend.keys) for element in elements), default=0)
+            for number in range(rounds):
+                for element in elements:
+                    if number < len(element.backend.keys):
+                        yield Attempt(element.backend, element.model, element.backend.keys[number])
+
+
+def _all_keys(elements: Sequence[Element]) -> Iterator[Attempt]:
+    for element in elements:
+        for key in element.backend.keys:
+            yield Attempt(element.backend, element.model, key)
+
+
+def _keep_ready(attempts: Iterator[Attempt], keyring: Keyring) -> Plan:
+    ready: list[Attempt] = []
+    skipped: list[Skipped] = []
+    for attempt in attempts:
+        rest = keyring.rest(attempt.backend.id, attempt.model, attempt.key)
+        if rest is not None:
+            skipped.append(
+                Skipped(rest.backend, attempt.model, rest.key, rest.state, rest.seconds, status=rest.status)
+            )
+        elif len(ready) < MOST_ATTEMPTS:
+            ready.append(attempt)
+    return Plan(tuple(ready), tuple(skipped))

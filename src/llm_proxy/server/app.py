@@ -1,0 +1,206 @@
+"""The ASGI application: from a request line to the one function that serves it, and from any failure to an answer in the client's protocol.
+
+This is the second of the two walls: what escapes an exchange becomes a plain 500 here, is logged, and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from llm_proxy import dialects
+from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.server import operations, pages
+from llm_proxy.server.exchange import Exchange
+from llm_proxy.server.gateway import Gateway, new_id
+from llm_proxy.server.http import JSON_TYPE, Disconnected, Headers, Incoming, Outgoing, Receive, Scope, Send
+from llm_proxy.server.http import encode_headers
+from llm_proxy.server.paths import NoRoute, Route, Surface, resolve
+from llm_proxy.server.sessions import session_of
+from llm_proxy.wire.headers import is_sane_request_id
+from llm_proxy.wire.secrets import scrub
+
+_LOG = logging.getLogger(__name__)
+_MAX_HOPS = 5
+
+Handler = Callable[[Gateway, Incoming, Outgoing, Route, Headers, str], Awaitable[None]]
+
+
+class Application:
+    """Serves the main port, or with `anthropic_port` the dedicated one (FE-06)."""
+
+    def __init__(self, gateway: Gateway, anthropic_port: bool = False) -> None:
+        self._gateway = gateway
+        self._anthropic_port = anthropic_port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await _refuse_websocket(send)
+            return
+        if scope["type"] != "http":
+            return
+        incoming = Incoming(scope, receive)
+        outgoing = Outgoing(send, head_only=incoming.method == "HEAD")
+        request_id = incoming.header(b"x-request-id")
+        if not is_sane_request_id(request_id):
+            request_id = new_id("req_")
+        found = resolve(incoming.path, self._anthropic_port)
+        try:
+            await self._serve(incoming, outgoing, found, request_id)
+        except FaultError as error:
+            if not outgoing.started:
+                await send_fault(self._gateway, outgoing, found.surface, error.fault, request_id)
+        except Disconnected:
+            pass
+        except Exception:
+            _LOG.exception("%s: the exchange failed", request_id)
+            if not outgoing.started:
+                fault = Fault(kind="internal", message="the proxy failed to serve this request", side="proxy")
+                await send_fault(self._gateway, outgoing, found.surface, fault, request_id)
+
+    async def _serve(
+        self, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str
+    ) -> None:
+        gateway = self._gateway
+        if incoming.method == "OPTIONS" and incoming.header(b"access-control-request-method"):
+            methods = found.methods if isinstance(found, Route) else ()
+            await outgoing.whole(204, gateway.browser.preflight(incoming, methods), b"")
+            return
+        cors = gateway.browser.check(incoming)
+        if isinstance(found, NoRoute):
+            raise _not_found(incoming.path, found)
+        if incoming.header(b"upgrade").lower() == "websocket":
+            raise FaultError(
+                Fault(kind="upgrade", message="WebSocket is not served here; use POST over HTTP", side="client")
+            )
+        if incoming.method not in found.methods:
+            raise FaultError(
+                Fault(
+                    kind="method",
+                    message=f"{incoming.method} is not served at this path; use {', '.join(found.methods)}",
+                    side="client",
+                    details={"allow": list(found.methods)},
+                )
+            )
+        key_name = "" if gateway.access.open_to_all(incoming.path) else gateway.access.admit(incoming)
+        self._check_hops(incoming)
+        if found.operation == "generate":
+            await self._generate(incoming, outgoing, found, request_id, key_name)
+            return
+        handler = _HANDLERS[found.operation]
+        await handler(gateway, incoming, outgoing, found, [*cors, (b"x-request-id", request_id.encode())], key_name)
+
+    async def _generate(
+        self, incoming: Incoming, outgoing: Outgoing, route: Route, request_id: str, key_name: str
+    ) -> None:
+        gateway = self._gateway
+        if gateway.draining:
+            raise FaultError(
+                Fault(kind="unavailable", message="the proxy is shutting down", side="proxy", retry_after=1)
+            )
+        session = session_of(incoming, key_name)
+        exchange = Exchange(
+            gateway, incoming, outgoing, route, request_id=request_id, key_name=key_name, session=session
+        )
+        try:
+            await exchange.run()
+        except FaultError as error:
+            if outgoing.started:
+                return
+            await send_fault(
+                gateway, outgoing, route.surface, error.fault, request_id,
+                encode_headers(exchange.error_headers(error.fault)),
+            )  # fmt: skip
+
+    def _check_hops(self, incoming: Incoming) -> None:
+        """A request that already passed this process, or too many proxies, is going round in circles (BE-05)."""
+        value = incoming.header(b"x-llmproxy-loop-guard")
+        if not value:
+            return
+        hops = [hop.strip() for hop in value.split(",")]
+        if self._gateway.instance_id in hops or "1" in hops or len(hops) >= _MAX_HOPS:
+            raise FaultError(
+                Fault(
+                    kind="loop",
+                    message="this request came back to the proxy: a back end's base_url points at it",
+                    side="client",
+                )
+            )
+
+
+async def send_fault(
+    gateway: Gateway,
+    outgoing: Outgoing,
+    surface: Surface,
+    fault: Fault,
+    request_id: str,
+    extra: Headers | None = None,
+) -> None:
+    """The error answer of a protocol, with its headers. What an upstream said verbatim in this very protocol is passed on as it was."""
+    status = fault.status_code
+    headers: Headers = [JSON_TYPE, *(extra or [(b"x-request-id", request_id.encode())])]
+    if surface == "anthropic-messages":
+        headers.append((b"request-id", request_id.encode()))
+    if fault.kind == "auth":
+        headers.append((b"www-authenticate", b"Bearer"))
+    if fault.retry_after is not None and fault.retry_after >= 0:
+        seconds = max(1, math.ceil(fault.retry_after))
+        headers = [pair for pair in headers if pair[0] not in (b"retry-after", b"retry-after-ms")]
+        headers.append((b"retry-after", str(seconds).encode()))
+    if fault.kind == "upgrade":
+        headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
+    if fault.kind == "method" and fault.details:
+        headers.append((b"allow", ", ".join(fault.details["allow"]).encode()))
+    body = _verbatim(gateway, surface, fault) or dialects.get(surface).write_error(fault, request_id)
+    await outgoing.whole(status, headers, body)
+
+
+def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
+    """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
+    if fault.origin != surface or not fault.raw or fault.kind in ("upstream_auth", "closed"):
+        return b""
+    text = fault.raw.decode("utf-8", "replace")
+    return fault.raw if scrub(text, gateway.secrets) == text else b""
+
+
+def _not_found(path: str, found: NoRoute) -> FaultError:
+    hint = f"; did you mean {' or '.join(found.nearest)}?" if found.nearest else ""
+    return FaultError(
+        Fault(kind="not_found", message=f"there is no {path[:200]} here{hint}", side="client")
+    )
+
+
+async def _refuse_websocket(send: Send) -> None:
+    """Answers a WebSocket attempt with 426 at once: agents that try it first then use HTTP (FE-01)."""
+    body = b'{"error":{"message":"WebSocket is not served here; use POST over HTTP","type":"invalid_request_error","param":null,"code":"upgrade_required"}}'
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": 426,
+            "headers": [JSON_TYPE, (b"content-length", str(len(body)).encode()), (b"upgrade", b"HTTP/1.1")],
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+_HANDLERS: dict[str, Handler] = {
+    "count": operations.count,
+    "models": operations.models,
+    "model": operations.model,
+    "completions": operations.completions,
+    "embeddings": operations.embeddings,
+    "response": operations.response,
+    "response-input": operations.response_input,
+    "response-cancel": operations.response_cancel,
+    "root": pages.root,
+    "health": pages.health,
+    "info": pages.info,
+    "docs": pages.docs,
+    "redoc": pages.docs,
+    "openapi": pages.openapi,
+    "usage-stats": pages.usage_stats,
+    "usage-recent": pages.usage_recent,
+    "audit": pages.audit,
+    "internal": pages.internal,
+}

@@ -1,0 +1,388 @@
+"""How one upstream answer reaches the client: relayed byte for byte, or as events through the client's writer; streamed or whole.
+
+Nothing is sent before the first content event (or the first keep-alive), so that until then another attempt can still be made.
+Nothing is read from the upstream that the client has not taken: every write waits for the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_proxy.conversation.answer import Answer
+from llm_proxy.conversation.events import Event, is_content
+from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.conversation.usage import Usage
+from llm_proxy.dialects.base import Glancer, ReplyContext, StreamWriter
+from llm_proxy.server import recall, stored_responses
+from llm_proxy.server.copies import merged_copies
+from llm_proxy.server.http import JSON_TYPE, Headers, encode_headers
+from llm_proxy.server.translation import FrameSource, Translation, failure
+from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.sse import Frame
+
+if TYPE_CHECKING:
+    from llm_proxy.backends.transport import Response
+    from llm_proxy.server.exchange import Exchange, Prepared
+
+_STREAM_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class UpstreamBody:
+    """A provider's answer body and its form, told by its content type or, where that says nothing, by its first bytes.
+
+    `form`: `sse`, `array` (Gemini's streamed JSON array), or `json` (everything that comes whole).
+    """
+
+    def __init__(self, response: Response, first: bytes, form: str) -> None:
+        self._response = response
+        self._first = first
+        self.form = form
+
+    @classmethod
+    async def of(cls, response: Response) -> UpstreamBody:
+        """Waits for the first bytes."""
+        kind = next((value for name, value in response.headers if name.lower() == "content-type"), "").lower()
+        first = await response.chunk()
+        start = first.lstrip(b"\xef\xbb\xbf \r\n\t")[:6]
+        if "event-stream" in kind or start.startswith((b"data:", b"event:", b"id:", b": ")):
+            form = "json" if start[:1] in b"{[<" and start else "sse"
+        else:
+            form = "json"
+        if start[:1] == b"[" and not start.startswith(b"[{\"error"[:6]):
+            form = "array"
+        return cls(response, first, form)
+
+    @property
+    def streamed(self) -> bool:
+        return self.form != "json"
+
+    async def chunk(self) -> bytes:
+        """What has arrived; empty at the end."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        return await self._response.chunk()
+
+    async def read(self, limit: int) -> bytes:
+        first, self._first = self._first, b""
+        rest = await self._response.read(limit) if first else b""
+        return first + rest if rest else first
+
+
+class Delivery:
+    """One attempt's answer on its way. `committed`: a status was sent, there is no way back."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._out = exchange.outgoing
+        self._client = exchange.client
+        self._held: list[bytes] = []
+        self._writer: StreamWriter | None = None
+        self._glancer: Glancer | None = None
+        self._translation: Translation | None = None
+        self._array = exchange.client.name == "gemini" and exchange.stream and not _wants_sse(exchange)
+        self._elements = 0
+        self._last_write = time.monotonic()
+        self._timer: asyncio.TimerHandle | None = None
+        self._beat: asyncio.Task[None] | None = None
+        self.usage: Usage | None = None
+
+    @property
+    def committed(self) -> bool:
+        return self._out.started
+
+    def close(self) -> None:
+        """Stops the keep-alive; remembers the usage so far."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._translation is not None:
+            self.usage = self._translation.usage
+        self._exchange.usage = self.usage or self._exchange.usage
+
+    # Ways
+
+    async def deliver(self, response: Response, prepared: Prepared) -> None:
+        """Brings `response` to the client. Raises FaultError when it turns out to be none."""
+        filters = self._exchange.filters()
+        if self._exchange.stream:
+            self._watch_silence()
+        body = await UpstreamBody.of(response)
+        if prepared.verbatim and not filters and body.streamed == self._exchange.stream:
+            if body.streamed:
+                await self._relay_stream(body)
+            else:
+                await self._relay_whole(body)
+            return
+        translation = self._begin(prepared, filters)
+        await self._translate(self._batches(body, translation), translation)
+
+    async def copies(self, responses: Sequence[Response], prepared: Prepared) -> None:
+        """Several answers to one request become the choices of one."""
+        if self._exchange.stream:
+            self._watch_silence()
+        translation = self._begin(prepared, self._exchange.filters())
+        sources = []
+        for response in responses:
+            part = Translation(prepared.dialect, self._exchange.read_context(prepared), prepared.duties, (), 0)
+            sources.append(self._batches(await UpstreamBody.of(response), part))
+
+        async def batches() -> AsyncIterator[list[Event]]:
+            async for events in merged_copies(sources):
+                yield translation.passed(events)
+
+        try:
+            await self._translate(batches(), translation)
+        finally:
+            for response in responses:
+                response.close()
+
+    # Verbatim
+
+    async def _relay_whole(self, upstream: UpstreamBody) -> None:
+        exchange = self._exchange
+        body = await upstream.read(exchange.gateway.limits.max_answer_bytes)
+        fault = self._client.error_in_answer(body)
+        if fault is not None:
+            raise FaultError(fault)
+        self.usage = self._client.read_usage(body)
+        exchange.first_content()
+        await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
+
+    async def _relay_stream(self, upstream: UpstreamBody) -> None:
+        frames_in = FrameSource(array=upstream.form == "array")
+        glancer = self._glancer = self._client.glancer()
+        strip = None if self._exchange.head.include_usage else getattr(glancer, "strip_usage", None)
+        while chunk := await upstream.chunk():
+            await self._relay(frames_in.feed(chunk), glancer, strip)
+        await self._relay(frames_in.close(), glancer, strip)
+        fault = glancer.close()
+        if fault is not None:
+            raise FaultError(fault)
+        await self._flush(commit=True)
+        await self._out.end(self._array_end())
+
+    async def _relay(self, frames: list[Frame], glancer: Glancer, strip: object) -> None:
+        if not frames:
+            return
+        glance = glancer.look(frames)
+        if glance.usage is not None:
+            self.usage = glance.usage if self.usage is None else self.usage.merged(glance.usage)
+        if glance.failed is not None and not self.committed:
+            raise FaultError(glance.failed)
+        if self._array or frames[0].raw is frames[0].data:
+            data = self._reframed(frames)
+        elif strip is not None:
+            data = strip(frames)  # type: ignore[operator]
+        else:
+            data = frames[0].raw if len(frames) == 1 else b"".join(frame.raw for frame in frames)
+        await self._send(data, commit=glance.content or glance.ended or glance.failed is not None)
+
+    def _reframed(self, frames: list[Frame]) -> bytes:
+        """Elements of a JSON array as SSE, or SSE as elements of a JSON array: what the client asked for."""
+        out: list[bytes] = []
+        for frame in frames:
+            if frame.data is None:
+                continue
+            if self._array:
+                out.append((b",\r\n" if self._elements else b"[") + frame.data)
+                self._elements += 1
+            else:
+                out.append(b"data: " + frame.data.replace(b"\n", b"") + b"\r\n\r\n")
+        return b"".join(out)
+
+    def _array_end(self) -> bytes:
+        if not self._array:
+            return b""
+        return b"]" if self._elements else b"[]"
+
+    # Translated
+
+    def _begin(self, prepared: Prepared, filters: Sequence[object]) -> Translation:
+        exchange = self._exchange
+        self._translation = Translation(
+            prepared.dialect,
+            exchange.read_context(prepared),
+            prepared.duties,
+            filters,  # type: ignore[arg-type]
+            max(1, exchange.head.size // 4),
+        )
+        return self._translation
+
+    def _context(self) -> ReplyContext:
+        exchange = self._exchange
+        request = exchange.request
+        if exchange.previous_id:
+            request = msgspec.structs.replace(request, previous_id=exchange.previous_id)
+        return ReplyContext(
+            model=exchange.model or exchange.requested_model,
+            new_id=exchange.fresh_id,
+            packer=exchange.gateway.envelope,
+            now=int(exchange.started),
+            request=request,
+            include_usage=request.include_usage,
+            show_thinking=_shows_thinking(exchange),
+            sealed_wanted=_wants_seals(exchange),
+            estimated_input=max(1, exchange.head.size // 4),
+            array=self._array,
+            request_id=exchange.id,
+        )
+
+    async def _batches(
+        self, upstream: UpstreamBody, translation: Translation
+    ) -> AsyncIterator[list[Event]]:
+        """The events of one upstream answer, in the portions in which they arrive."""
+        if not upstream.streamed:
+            yield translation.whole(await upstream.read(self._exchange.gateway.limits.max_answer_bytes))
+            return
+        frames_in = FrameSource(array=upstream.form == "array")
+        while chunk := await upstream.chunk():
+            frames = frames_in.feed(chunk)
+            if frames and (events := translation.feed(frames)):
+                yield events
+            if translation.stopped:
+                return
+        if frames := frames_in.close():
+            yield translation.feed(frames)
+        yield translation.close()
+
+    async def _translate(self, batches: AsyncIterator[list[Event]], translation: Translation) -> None:
+        exchange = self._exchange
+        context = self._context()
+        writer = self._writer = self._client.stream_writer(context) if exchange.stream else None
+        async for events in batches:
+            failed = failure(events)
+            if failed is not None and not self.committed:
+                raise FaultError(failed.fault)
+            if writer is not None and events:
+                commit = any(map(is_content, events))
+                await self._send(writer.write(events), commit=commit)
+            if failed is not None:
+                self._exchange.fault = failed.fault
+                break
+        answer = None if translation.folder.fault else translation.folder.answer()
+        if writer is not None:
+            await self._flush(commit=True)
+            await self._out.end()
+        else:
+            assert answer is not None
+            exchange.first_content()
+            body = self._client.write_answer(answer, context)
+            await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
+        if answer is not None:
+            self._remember(answer, writer, b"" if writer is not None else body)
+
+    def _remember(self, answer: Answer, writer: StreamWriter | None, body: bytes) -> None:
+        """Keeps what the client cannot carry, and the response where the back end keeps none."""
+        exchange = self._exchange
+        gateway, scope = exchange.gateway, exchange.session.scope
+        for choice in answer.choices[:1]:
+            recall.keep(gateway.store, scope, choice.parts, gateway.limits.recollection_ttl)
+        if self._client.name == "openai-responses":
+            response = wire_json.decode_object(body) if writer is None else getattr(writer, "response", None)
+            output = getattr(writer, "stored_output", None)
+            if response:
+                stored_responses.keep(
+                    gateway.store, scope, exchange.client_body or exchange.body, response, output,
+                    gateway.limits.store_ttl, exchange.fresh_id,
+                )  # fmt: skip
+
+    # Sending
+
+    async def _send(self, data: bytes, commit: bool) -> None:
+        """Sends, or holds back until something commits the answer."""
+        if not self.committed and not commit:
+            if data:
+                self._held.append(data)
+            return
+        if not self.committed:
+            if commit:
+                self._exchange.first_content()
+            self._held.append(data)
+            await self._flush(commit=True)
+        elif data:
+            self._last_write = time.monotonic()
+            await self._out.write(data)
+
+    async def _flush(self, commit: bool) -> None:
+        if not self.committed and commit:
+            headers = [(b"content-type", b"application/json"), *_STREAM_HEADERS[1:]] if self._array else _STREAM_HEADERS
+            await self._out.start(200, [*headers, *encode_headers(self._exchange.headers())])
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._last_write = time.monotonic()
+            if data:
+                await self._out.write(data)
+
+    async def fail(self, fault: Fault) -> None:
+        """Ends a stream that had begun with the protocol's in-stream error; never a silent stop."""
+        if self._out.ended:
+            return
+        if self._writer is not None:
+            from llm_proxy.conversation.events import Failed
+
+            await self._out.end(self._writer.write([Failed(fault)]))
+        elif self._array:
+            frames = self._client.write_error(fault, self._exchange.id)
+            await self._out.end((b",\r\n" if self._elements else b"[") + frames + b"]")
+        elif self._glancer is not None:
+            await self._out.end(self._glancer.failure_frames(fault))
+        else:
+            await self._out.end()
+
+    # Keep-alive
+
+    def _watch_silence(self) -> None:
+        interval = self._exchange.gateway.limits.keepalive
+        if interval > 0:
+            self._timer = asyncio.get_running_loop().call_later(interval, self._tick, interval)
+
+    def _tick(self, interval: float) -> None:
+        quiet = time.monotonic() - self._last_write
+        if quiet < interval * 0.99:
+            self._timer = asyncio.get_running_loop().call_later(interval - quiet, self._tick, interval)
+            return
+        self._last_write = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(interval, self._tick, interval)
+        if self._beat is None or self._beat.done():
+            self._beat = asyncio.get_running_loop().create_task(self._keep_alive())
+
+    async def _keep_alive(self) -> None:
+        """One keep-alive; before the first content it also sends the status and what was held back."""
+        if self._out.ended or self._array:
+            return
+        data = self._client.heartbeat if self._writer is None else self._writer.heartbeat()
+        if not data:
+            return
+        await self._flush(commit=True)
+        await self._out.write(data)
+
+
+def _wants_sse(exchange: Exchange) -> bool:
+    return exchange.incoming.parameter("alt").lower() == "sse"
+
+
+def _shows_thinking(exchange: Exchange) -> bool:
+    """An Anthropic client that did not enable thinking must not get thinking blocks; others may always see reasoning."""
+    if exchange.client.name != "anthropic-messages":
+        return True
+    reasoning = exchange.request.reasoning
+    return reasoning is not None and reasoning.mode != "off"
+
+
+def _wants_seals(exchange: Exchange) -> bool:
+    request = exchange.request
+    if exchange.client.name != "openai-responses":
+        return True
+    return request.store is False or "reasoning.encrypted_content" in request.include

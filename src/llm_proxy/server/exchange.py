@@ -1,0 +1,407 @@
+"""One generating request's whole life: read, route, try, deliver, record.
+
+The exchange owns the only cancel scope: whoever ends it (the client leaving, the process stopping) frees the upstream in every phase.
+It decides nothing about protocols, providers or features; it calls those who do, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_proxy import dialects
+from llm_proxy.backends.base import Call
+from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.conversation.request import Request
+from llm_proxy.conversation.usage import Usage
+from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
+from llm_proxy.dialects.names import derived_call_id
+from llm_proxy.dialects.reasoning import has_traces, restore
+from llm_proxy.features import Feature, Filter
+from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.routing.attempt import Trail
+from llm_proxy.routing.plan import Attempt
+from llm_proxy.server import recall, stored_responses
+from llm_proxy.server.delivery import Delivery
+from llm_proxy.server.gateway import Gateway, new_id
+from llm_proxy.server.http import Disconnected, Incoming, Outgoing
+from llm_proxy.server.paths import Route
+from llm_proxy.sessions.session import Session
+from llm_proxy.wire import json as wire_json
+
+if TYPE_CHECKING:
+    from llm_proxy.backends.transport import Response
+
+_LOG = logging.getLogger(__name__)
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt's request as it goes out. `verbatim`: the answer may be relayed byte for byte."""
+
+    dialect: Dialect
+    body: bytes
+    headers: dict[str, str]
+    duties: Duties
+    verbatim: bool
+    maker: str
+
+
+class Exchange:
+    """See the module. Fulfils `features.exchange.ExchangeView`."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        route: Route,
+        *,
+        request_id: str,
+        key_name: str,
+        session: Session,
+    ) -> None:
+        self.gateway = gateway
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.route = route
+        self.client = dialects.get(route.surface)
+        self.id = request_id
+        self.surface: str = route.surface
+        self.key_name = key_name
+        self.session = session
+        self.client_agent = incoming.header(b"user-agent")
+        self.body = b""
+        self.client_body = b""
+        """The body as the client sent it, where `body` is no longer that."""
+        self.previous_id = ""
+        self.head = Head("", False, 0)
+        self._request: Request | None = None
+        self._as_read: Request | None = None
+        self.user = ""
+        self.requested_model = ""
+        self.backend = ""
+        self.model = ""
+        self.stream = False
+        self.cancelled = False
+        self.interrupted: Fault | None = None
+        self.fault: Fault | None = None
+        self.usage: Usage | None = None
+        self.attempts: list[AttemptRecord] = []
+        self.losses: list[str] = []
+        self.rate_headers: list[tuple[str, str]] = []
+        self.started = time.time()
+        self._clock = time.monotonic()
+        self.duration = 0.0
+        self.time_to_first: float | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._finishing = False
+        self._reached = False
+        self._answer_headers: list[tuple[str, str]] = []
+
+    # What rooms see
+
+    @property
+    def request(self) -> Request:
+        """The decoded request. Raises FaultError (client) when the body is not what the protocol allows."""
+        if self._request is None:
+            route = self.route
+            self._request = self._as_read = self.client.read_request(self.body, route.name, route.stream)
+        return self._request
+
+    @request.setter
+    def request(self, value: Request) -> None:
+        _ = self.request
+        self._request = value
+
+    @property
+    def status(self) -> int:
+        return self.outgoing.status
+
+    # The life
+
+    async def run(self) -> None:
+        """Serves the request. Raises FaultError when nothing was sent yet and the client shall get an error answer."""
+        gateway = self.gateway
+        self._task = asyncio.current_task()
+        gateway.active.add(self)
+        watcher: asyncio.Task[None] | None = None
+        try:
+            self.body = await self.incoming.body(gateway.limits.max_request_bytes)
+            self.head = self.client.read_head(self.body, self.route.name, self.route.stream)
+            self.requested_model, self.stream, self.user = self.head.model, self.head.stream, self.head.user
+            watcher = asyncio.create_task(self._watch())
+            for room in gateway.on_request:
+                self._walled(room, "on_request", self)
+            await self._tries()
+        except FaultError as error:
+            self.fault = error.fault
+            raise
+        except asyncio.CancelledError:
+            if self.interrupted is None and not self.cancelled:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+            if self.interrupted is not None and not self.cancelled:
+                self.fault = self.interrupted
+                raise FaultError(self.interrupted) from None
+        except Disconnected:
+            self.cancelled = True
+        finally:
+            self._finishing = True
+            if watcher is not None:
+                watcher.cancel()
+            gateway.active.discard(self)
+            self.duration = time.monotonic() - self._clock
+            for room in gateway.on_finish:
+                self._walled(room, "on_finish", self)
+            _LOG.info(
+                "%s %s -> %s:%s %s %s tokens %d ms%s",
+                self.id, self.surface, self.backend or "-", self.model or self.requested_model or "-",
+                "cancelled" if self.cancelled else self.fault.status_code if self.fault else self.status,
+                self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
+            )  # fmt: skip
+
+    async def _watch(self) -> None:
+        """Cancels the exchange as soon as the client is gone."""
+        while (await self.incoming.receive())["type"] != "http.disconnect":
+            pass
+        if not self._finishing and not self.outgoing.ended and self._task is not None:
+            self.cancelled = True
+            self._task.cancel()
+
+    def interrupt(self, fault: Fault) -> None:
+        """Ends the exchange from outside: the client gets `fault` in its protocol."""
+        if not self._finishing and self._task is not None:
+            self.interrupted = fault
+            self._task.cancel()
+
+    def _walled(self, room: Feature, hook: str, *arguments: object) -> object:
+        """Calls a hook; what it raises ends at this wall, unless the room fails closed or says so with a FaultError."""
+        try:
+            return getattr(room, hook)(*arguments)
+        except FaultError:
+            raise
+        except Exception:
+            _LOG.exception("%s: room %s failed in %s", self.id, room.name, hook)
+            if room.fails_closed:
+                raise FaultError(
+                    Fault(kind="internal", message=f"the safeguard {room.name} failed", side="proxy")
+                ) from None
+            return None
+
+    async def _tries(self) -> None:
+        plan = self.gateway.plan(self.requested_model, self.session.id)
+        trail = Trail(plan, self.gateway.keyring)
+        while (attempt := trail.next()) is not None:
+            self.backend, self.model = attempt.backend.id, attempt.model
+            if await self._try(attempt, trail):
+                return
+        raise FaultError(trail.fault())
+
+    async def _try(self, attempt: Attempt, trail: Trail) -> bool:
+        """One attempt; true when the client has its answer, false when the next one may be made."""
+        delivery = Delivery(self)
+        self._reached, self._answer_headers = False, []
+        try:
+            await self._call(attempt, delivery)
+        except FaultError as error:
+            fault = error.fault
+            if fault.side != "upstream" and not delivery.committed:
+                raise
+            self._record(attempt, fault)
+            if delivery.committed:
+                self.fault = fault
+                trail.failed(attempt, fault, self._answer_headers, time.time())
+                await delivery.fail(fault)
+                return True
+            trail.failed(attempt, fault, self._answer_headers, time.time(), connecting=not self._reached)
+            return False
+        except asyncio.CancelledError:
+            self._record(attempt, None)
+            if self.interrupted is not None and delivery.committed and not self.cancelled:
+                self.fault = self.interrupted
+                if self._task is not None:
+                    self._task.uncancel()
+                await delivery.fail(self.interrupted)
+                return True
+            raise
+        finally:
+            delivery.close()
+        self._record(attempt, self.fault)
+        if self.fault is None:
+            trail.succeeded(attempt)
+        return True
+
+    def _record(self, attempt: Attempt, fault: Fault | None) -> None:
+        status = fault.status_code if fault else 200 if self.outgoing.started else 0
+        self.attempts.append(AttemptRecord(attempt.backend.id, attempt.model, attempt.key_name, status))
+
+    async def _call(self, attempt: Attempt, delivery: Delivery) -> None:
+        prepared = await self._prepared(attempt)
+        if prepared.duties.copies > 1:
+            calls = [self._open(attempt, prepared) for _ in range(prepared.duties.copies)]
+            await delivery.copies(await asyncio.gather(*calls), prepared)
+            return
+        try:
+            response = await self._open(attempt, prepared)
+        except FaultError as error:
+            # A 400 that names a parameter teaches what the model refuses; one repeat without it (translation.md section 12).
+            fault = error.fault
+            if fault.kind != "bad_request" or not attempt.backend.learn(attempt.model, prepared.dialect.name, fault):
+                raise
+            prepared = await self._prepared(attempt)
+            response = await self._open(attempt, prepared)
+        try:
+            await delivery.deliver(response, prepared)
+        finally:
+            response.close()
+
+    async def _open(self, attempt: Attempt, prepared: Prepared) -> Response:
+        """The upstream's answer once its headers are here and say success. Raises FaultError otherwise."""
+        response = await attempt.backend.open(
+            Call(
+                dialect=prepared.dialect.name,
+                model=attempt.model,
+                stream=self.stream,
+                body=prepared.body,
+                headers=prepared.headers,
+                key=attempt.key,
+                request_id=self.id,
+                loop_guard=self._hops(),
+            )
+        )
+        self._reached, self._answer_headers = True, response.headers
+        try:
+            self.rate_headers = [pair for pair in response.headers if _is_rate_header(pair[0])]
+            if not 200 <= response.status < 300:
+                body = await response.read(self.gateway.limits.max_answer_bytes)
+                raise FaultError(prepared.dialect.read_error(response.status, response.headers, body))
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _hops(self) -> str:
+        seen = self.incoming.header(b"x-llmproxy-loop-guard")
+        return f"{seen},{self.gateway.instance_id}" if seen else self.gateway.instance_id
+
+    async def _prepared(self, attempt: Attempt) -> Prepared:
+        backend = attempt.backend
+        upstream = dialects.get(backend.dialect_for(self.client.name))
+        target = Target(
+            model=attempt.model,
+            capabilities=backend.capabilities(attempt.model, upstream.name),
+            stream=self.stream,
+            maker=backend.maker(attempt.model),
+            default_max_tokens=backend.settings.default_max_tokens,
+            ask_usage=backend.settings.usage_include,
+        )
+        same = upstream is self.client
+        headers = self._protocol_headers() if same else {}
+        request = await self._for_attempt(same)
+        if same and (request is None or request is self._as_read):
+            body = upstream.retarget(self.body, target)
+            return Prepared(
+                dialect=upstream, body=body, headers=headers, duties=NO_DUTIES, verbatim=True, maker=target.maker
+            )
+        assert request is not None and self._as_read is not None
+        out = upstream.write_request(request, target)
+        self.losses = list(out.losses)
+        if same:
+            before = upstream.write_request(self._as_read, target).body
+            body = wire_json.rewrite(upstream.retarget(self.body, target), before, out.body)
+        else:
+            body = wire_json.encode(out.body)
+        return Prepared(
+            dialect=upstream,
+            body=body,
+            headers={**out.headers, **headers},
+            duties=out.duties,
+            verbatim=same and out.duties.none,
+            maker=target.maker,
+        )
+
+    async def _for_attempt(self, same: bool) -> Request | None:
+        """The request as this attempt shall send it; None when nobody needs it decoded because its bytes can go on."""
+        gateway = self.gateway
+        if self.client.name == "openai-responses" and stored_responses.refers(self.body):
+            await self._stand_alone(native=same)
+        if same and self._request is self._as_read and not gateway.on_attempt and not has_traces(self.body):
+            return None
+        request = self.request
+        for room in gateway.on_attempt:
+            changed = self._walled(room, "on_attempt", self, request)
+            request = changed if isinstance(changed, Request) else request
+        return restore(request, gateway.envelope, await recall.fetch(gateway.store, self.session.scope, request))
+
+    async def _stand_alone(self, native: bool) -> None:
+        """Writes out what the request refers to (earlier responses), unless the back end keeps that itself."""
+        body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native)
+        if body is not self.body:
+            self.client_body = self.body
+            self.body = body
+            self._request = self._as_read = None
+            self.previous_id = stored_responses.previous_id(self.client_body)
+
+    def _protocol_headers(self) -> dict[str, str]:
+        """Dialect headers of the client that go on to a provider of the same dialect (FE-12)."""
+        return {name: value for name in _DIALECT_HEADERS if (value := self.incoming.header(name.encode()))}
+
+    # What a delivery needs
+
+    def read_context(self, prepared: Prepared) -> ReadContext:
+        return ReadContext(maker=prepared.maker, new_call_id=derived_call_id)
+
+    def filters(self) -> Sequence[Filter]:
+        """The rooms that want to see this answer."""
+        found = (self._walled(room, "watch", self) for room in self.gateway.watching)
+        return [one for one in found if one is not None]  # type: ignore[misc]
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The proxy's own response headers (FE-12)."""
+        pairs = [
+            ("x-request-id", self.id),
+            ("x-session-id", self.session.id),
+            ("x-llm-proxy-backend", self.backend),
+            ("x-llm-proxy-model", self.model),
+        ]
+        if self.client.name == "anthropic-messages":
+            pairs.append(("request-id", self.id))
+        if len(self.attempts) > 0:
+            pairs.append(("x-llm-proxy-attempts", str(len(self.attempts) + 1)))
+        if self.losses:
+            pairs.append(("x-llm-proxy-warnings", "; ".join(self.losses)[:2000]))
+        return pairs + self.rate_headers
+
+    def error_headers(self, fault: Fault) -> list[tuple[str, str]]:
+        """As `headers`, for an error answer: names only what was really called."""
+        pairs = [("x-request-id", self.id), ("x-session-id", self.session.id)]
+        if self.attempts:
+            pairs += [
+                ("x-llm-proxy-backend", self.backend),
+                ("x-llm-proxy-model", self.model),
+                ("x-llm-proxy-attempts", str(len(self.attempts))),
+            ]
+        return pairs + (self.rate_headers if fault.side == "upstream" else [])
+
+    def first_content(self) -> None:
+        if self.time_to_first is None:
+            self.time_to_first = time.monotonic() - self._clock
+
+    def fresh_id(self, prefix: str) -> str:
+        return new_id(prefix)
+
+
+_DIALECT_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
+_RATE_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
+_RATE_NAMES = ("retry-after", "retry-after-ms", "x-should-retry")
+
+
+def _is_rate_header(name: str) -> bool:
+    lower = name.lower()
+    return lower.startswith(_RATE_PREFIXES) or lower in _RATE_NAMES

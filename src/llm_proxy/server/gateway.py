@@ -1,0 +1,100 @@
+"""What all exchanges of the process share: settings, back ends, rooms, stores, the clock. Built by `boot`, changed by nobody."""
+
+from __future__ import annotations
+
+import secrets as random_bytes
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llm_proxy.dialects.names import base62
+from llm_proxy.dialects.reasoning import Envelope
+from llm_proxy.features import Feature
+from llm_proxy.routing.plan import Plan, plan_target
+from llm_proxy.routing.targets import check_name, parse
+from llm_proxy.store.protocols import ValueStore
+from llm_proxy.wire.secrets import Secret
+
+if TYPE_CHECKING:
+    from llm_proxy.backends.registry import Backends
+    from llm_proxy.routing.keyring import Keyring
+    from llm_proxy.server.access import Access, BrowserGuard
+    from llm_proxy.server.exchange import Exchange
+    from llm_proxy.store.usage import MemoryUsage
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations in seconds, sizes in bytes."""
+
+    max_request_bytes: int = 64 * 1024 * 1024
+    keepalive: float = 15.0
+    shutdown_grace: float = 30.0
+    max_answer_bytes: int = 256 * 1024 * 1024
+    store_ttl: float = 3600.0
+    recollection_ttl: float = 86400.0
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the proxy listens, for people: `main` is `http://127.0.0.1:8000`, `anthropic` the dedicated port's or ""."""
+
+    main: str
+    anthropic: str = ""
+
+
+class Gateway:
+    """One per process."""
+
+    def __init__(
+        self,
+        *,
+        backends: Backends,
+        keyring: Keyring,
+        features: Sequence[Feature],
+        store: ValueStore,
+        usage: MemoryUsage | None,
+        envelope: Envelope,
+        access: Access,
+        browser: BrowserGuard,
+        limits: ServerLimits,
+        version: str,
+        secrets: Sequence[Secret] = (),
+    ) -> None:
+        self.backends = backends
+        self.keyring = keyring
+        self.features = tuple(features)
+        self.store = store
+        self.usage = usage
+        self.envelope = envelope
+        self.access = access
+        self.browser = browser
+        self.limits = limits
+        self.version = version
+        self.secrets = tuple(secrets)
+        self.instance_id = base62(random_bytes.token_bytes(16), 16)
+        self.addresses = Addresses(main="")
+        self.started = time.monotonic()
+        self.draining = False
+        self.ready = False
+        self.active: set[Exchange] = set()
+        self.on_request = self._with("on_request")
+        self.on_attempt = self._with("on_attempt")
+        self.watching = tuple(reversed(self._with("watch")))
+        self.on_finish = self._with("on_finish")
+
+    def plan(self, name: str, session: str) -> Plan:
+        """The attempts for a model name (RT-01, RT-03, RT-08). Raises FaultError when there is no usable target."""
+        check_name(name)
+        target = parse(name, self.backends)
+        backend = self.backends.get(target.backend) if target.backend else None
+        return plan_target(backend or self.backends.default, target.model, self.keyring, session=session)
+
+    def _with(self, hook: str) -> tuple[Feature, ...]:
+        """The rooms that override `hook`: the others cost nothing."""
+        return tuple(room for room in self.features if getattr(type(room), hook) is not getattr(Feature, hook))
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as `chatcmpl-…`: the prefix and 24 base62 characters."""
+    return prefix + base62(random_bytes.token_bytes(20), 24)

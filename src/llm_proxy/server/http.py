@@ -1,0 +1,156 @@
+"""One HTTP request and its response over ASGI, with the few guarantees that the exchange needs: bounded bodies, one start, one end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from llm_proxy.conversation.fault import Fault, FaultError, bad_request
+from llm_proxy.wire import encodings
+from llm_proxy.wire.faults import DecodedTooLong, EncodingUnknown, WireFault
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Disconnected(Exception):
+    """The client left before its request was complete."""
+
+
+class Incoming:
+    """A request: its line, its headers (names in lower case), its body on demand."""
+
+    __slots__ = ("headers", "method", "path", "peer", "query", "receive", "scheme", "server")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        self.path: str = raw_path.decode("latin-1").partition("?")[0]
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers: Headers = scope["headers"]
+        self.receive = receive
+        client = scope.get("client")
+        self.peer: str = client[0] if client else ""
+        self.server: tuple[str, int] | None = scope.get("server")
+        self.scheme: str = scope.get("scheme", "http")
+
+    def header(self, name: bytes) -> str:
+        """The first value of header `name` (lower case), "" if absent."""
+        for key, value in self.headers:
+            if key == name:
+                return value.decode("latin-1")
+        return ""
+
+    def count(self, name: bytes) -> int:
+        return sum(1 for key, _ in self.headers if key == name)
+
+    def parameter(self, name: str) -> str:
+        """The first query parameter `name`, "" if absent."""
+        if not self.query:
+            return ""
+        return next(
+            (value for key, value in parse_qsl(self.query.decode("latin-1"), keep_blank_values=True) if key == name), ""
+        )
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body, decoded from gzip, deflate, br or zstd. Raises FaultError (too_large before it was read to the end)."""
+        length = self.header(b"content-length")
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        message = await self.receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        first: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            pieces = [first]
+            size = len(first)
+            while message.get("more_body"):
+                if size > limit:
+                    raise too_large(limit)
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                piece = message.get("body", b"")
+                size += len(piece)
+                pieces.append(piece)
+            first = b"".join(pieces)
+        if len(first) > limit:
+            raise too_large(limit)
+        encoding = self.header(b"content-encoding").strip().lower()
+        if encoding and encoding != "identity":
+            return _decoded(first, encoding, limit)
+        return first
+
+
+def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    try:
+        return encodings.decode_body(body, encoding, limit)
+    except DecodedTooLong:
+        raise too_large(limit) from None
+    except EncodingUnknown as error:
+        raise FaultError(Fault(kind="unsupported_media", message=str(error), side="client")) from None
+    except WireFault as error:
+        raise bad_request(str(error)) from None
+
+
+def too_large(limit: int) -> FaultError:
+    return FaultError(
+        Fault(
+            kind="too_large",
+            message=f"the request body is larger than {limit} bytes (option proxy.max_request_bytes)",
+            side="client",
+        )
+    )
+
+
+class Outgoing:
+    """The response: started once, ended once. `started` tells whether a status has been sent."""
+
+    __slots__ = ("_send", "ended", "head_only", "started", "status")
+
+    def __init__(self, send: Send, head_only: bool = False) -> None:
+        self._send = send
+        self.started = False
+        self.ended = False
+        self.status = 0
+        self.head_only = head_only
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Sends `data`; returns when the connection takes more (back pressure)."""
+        await self._send({"type": "http.response.body", "body": b"" if self.head_only else data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": b"" if self.head_only else data, "more_body": False})
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """A complete response with its length."""
+        self.started = self.ended = True
+        self.status = status
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send(
+            {"type": "http.response.body", "body": b"" if self.head_only else body, "more_body": False}
+        )
+
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+def encode_headers(pairs: Sequence[tuple[str, str]]) -> Headers:
+    """Header pairs as ASGI wants them; characters that cannot stand in a header become `?`."""
+    return [
+        (name.lower().encode("ascii", "replace"), _clean(value).encode("latin-1", "replace")) for name, value in pairs
+    ]
+
+
+def _clean(value: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in value) if not value.isprintable() else value

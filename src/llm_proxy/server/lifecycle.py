@@ -1,0 +1,175 @@
+"""Start and stop: sockets, the two servers, signals, the grace for open streams (OPS-17).
+
+First SIGTERM or SIGINT: not ready, nothing new is begun, open answers get their grace, then an in-protocol
+error. While they run the ports stay open, so that a supervisor reads "draining" and a client a clean 503 with
+Retry-After instead of a refused connection. A second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import uvicorn
+
+from llm_proxy.conversation.fault import Fault
+from llm_proxy.server.app import Application
+from llm_proxy.server.edge import IDLE_SECONDS, edge_protocol
+from llm_proxy.server.gateway import Addresses, Gateway
+
+_LOG = logging.getLogger(__name__)
+_STOPPING = Fault(
+    kind="unavailable",
+    message="the proxy was stopped before the answer was complete",
+    side="proxy",
+    retry_after=1,
+)
+
+
+_LAST_WORDS = 1.0  # seconds for the error that ends an open answer to reach its client
+
+
+class PortInUse(Exception):
+    """The main port is taken: exit status 3."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises PortInUse, OSError for an address that is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        server.bind((host, port))
+        server.listen(4096)
+    except OSError as error:
+        server.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"{host}:{port} is in use; choose another port with --port, or --port 0 for any"
+            ) from None
+        raise
+    server.setblocking(False)
+    return server
+
+
+def url_of(server: socket.socket) -> str:
+    host, port = server.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the lifecycle owns signals."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+def _config(app: Application) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="none",
+        http=edge_protocol(),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=4096,
+        timeout_keep_alive=int(IDLE_SECONDS),
+    )
+
+
+class Lifecycle:
+    """Runs the servers until a signal ends them."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        main: socket.socket,
+        anthropic: socket.socket | None,
+        announce: Callable[[], None],
+        close: Callable[[], object],
+    ) -> None:
+        self._gateway = gateway
+        self._sockets = [(main, False), *([(anthropic, True)] if anthropic is not None else [])]
+        self._announce = announce
+        self._close = close
+        self._signals = 0
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+        gateway.addresses = Addresses(main=url_of(main), anthropic=url_of(anthropic) if anthropic else "")
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._signalled)
+            except NotImplementedError:
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._signalled))
+        servers = [_Server(_config(Application(self._gateway, special))) for _, special in self._sockets]
+        for server, (listening, _) in zip(servers, self._sockets, strict=True):
+            server.config.load()
+            server.lifespan = server.config.lifespan_class(server.config)
+            await server.startup(sockets=[listening])
+        self._gateway.ready = True
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        self._announce()
+        tickers = [loop.create_task(server.main_loop()) for server in servers]
+        await self._stop.wait()
+        await self._drain(servers)
+        for ticker in tickers:
+            ticker.cancel()
+        result = self._close()
+        if asyncio.iscoroutine(result):
+            await result
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        self._gateway.draining = True
+        self._stop.set()
+        if self._signals > 1:
+            self._at_once.set()
+
+    async def _drain(self, servers: list[_Server]) -> None:
+        gateway = self._gateway
+        for server in servers:
+            for connection in list(server.server_state.connections):
+                connection.shutdown()
+        if gateway.active and not self._at_once.is_set():
+            grace = gateway.limits.shutdown_grace
+            _LOG.info("stopping: %d open answers have %g s", len(gateway.active), grace)
+        await self._wait_idle(servers, gateway.limits.shutdown_grace)
+        for server in servers:
+            for listening in server.servers:
+                listening.close()
+        for exchange in list(gateway.active):
+            exchange.interrupt(_STOPPING)
+        await self._wait_idle(servers, _LAST_WORDS)
+        for server in servers:
+            for connection in list(server.server_state.connections):
+                connection.transport.close()
+            server.should_exit = True
+
+    async def _wait_idle(self, servers: list[_Server], most: float) -> None:
+        """Until no answer is open, at most `most` seconds, or a second signal."""
+        deadline = asyncio.get_running_loop().time() + most
+        while any(server.server_state.tasks for server in servers) and not self._at_once.is_set():
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._at_once.wait(), min(0.05, left))
+            except TimeoutError:
+                continue

@@ -1,0 +1,315 @@
+"""Side calls: token counting, model lists, embeddings, legacy completions, kept responses. They use the same routing as a generation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from llm_proxy import dialects
+from llm_proxy.backends.base import Action, Backend, Call
+from llm_proxy.conversation.fault import Fault, FaultError, bad_request
+from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall, ToolResult
+from llm_proxy.conversation.request import Request
+from llm_proxy.dialects.base import ModelInfo, Target
+from llm_proxy.dialects.openai_responses import state
+from llm_proxy.routing.attempt import Trail
+from llm_proxy.routing.plan import Attempt
+from llm_proxy.server import stored_responses
+from llm_proxy.server.gateway import Gateway
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing
+from llm_proxy.server.paths import Route
+from llm_proxy.server.sessions import session_of
+from llm_proxy.wire import json as wire_json
+
+_LOG = logging.getLogger(__name__)
+_COUNT_LIMIT = 3.0
+_LIST_LIMIT = 5.0
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+# Counting
+
+
+async def count(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    """FE-08: the provider's own number when the target speaks this dialect, else the estimate; never fails because counting failed."""
+    client = dialects.get(route.surface)
+    body = await incoming.body(gateway.limits.max_request_bytes)
+    request = client.read_request(_countable(route, body), route.name)
+    tokens = None
+    attempt = next(iter(gateway.plan(request.model, session_of(incoming, key).id).attempts), None)
+    if attempt is not None and attempt.backend.supports("count"):
+        if attempt.backend.dialect_for(client.name) == client.name:
+            tokens = await _counted(attempt, client.name, request)
+    if tokens is None:
+        tokens = estimate(request)
+    await outgoing.whole(200, [JSON_TYPE, *headers], client.write_count(tokens))
+
+
+def _countable(route: Route, body: bytes) -> bytes:
+    """Counting requests have no limit, and Gemini may wrap the request; otherwise they are requests."""
+    members = wire_json.decode_object(body)
+    if route.surface == "gemini" and isinstance(members.get("generateContentRequest"), dict):
+        members = members["generateContentRequest"]
+        return wire_json.encode(members)
+    if route.surface == "anthropic-messages" and "max_tokens" not in members:
+        return wire_json.encode({**members, "max_tokens": 1})
+    return body
+
+
+async def _counted(attempt: Attempt, dialect_name: str, request: Request) -> int | None:
+    backend, dialect = attempt.backend, dialects.get(dialect_name)
+    target = Target(
+        model=attempt.model,
+        capabilities=backend.capabilities(attempt.model, dialect_name),
+        maker=backend.maker(attempt.model),
+    )
+    try:
+        async with asyncio.timeout(_COUNT_LIMIT):
+            response = await backend.open(
+                Call(
+                    dialect=dialect_name,
+                    model=attempt.model,
+                    action="count",
+                    body=wire_json.encode(dialect.write_count_request(request, target)),
+                    key=attempt.key,
+                )
+            )
+            try:
+                if response.status != 200:
+                    return None
+                return dialect.read_count(await response.read(1 << 20))
+            finally:
+                response.close()
+    except (FaultError, TimeoutError) as error:
+        _LOG.debug("counting at %s failed: %s", backend.id, error)
+        return None
+
+
+def estimate(request: Request) -> int:
+    """A quick upper-leaning estimate of input tokens: about 3.6 bytes per token, images by the rule of thumb of 258 per tile or more."""
+    size = 0
+    images = 0
+    for message in request.messages:
+        size += 8
+        for part in message.parts:
+            more, pictures = _weight(part)
+            size, images = size + more, images + pictures
+    for tool in request.tools:
+        size += 24 + len(msgspec.json.encode(tool))
+    if request.format is not None and request.format.schema:
+        size += len(msgspec.json.encode(request.format.schema))
+    return max(1, int(size / 3.6)) + images * 1100
+
+
+def _weight(part: object) -> tuple[int, int]:
+    """(bytes of text, pictures) of a part."""
+    match part:
+        case Text(text=text) | Refusal(text=text) | Thinking(text=text):
+            return len(text.encode("utf-8", "replace")) + 4, 0
+        case ToolCall(name=name, arguments=arguments):
+            return len(name) + len(arguments.encode("utf-8", "replace")) + 24, 0
+        case ToolResult(parts=parts):
+            weights = [_weight(inner) for inner in parts]
+            return sum(weight for weight, _ in weights) + 24, sum(pictures for _, pictures in weights)
+        case Media(kind="document", text=text, data=data):
+            return len(text.encode("utf-8", "replace")) + len(data) // 4, 0
+        case Media():
+            return 32, 1
+        case Opaque(raw=raw):
+            return len(msgspec.json.encode(raw)), 0
+        case _:
+            return 0, 0
+
+
+# Models
+
+
+async def models(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    """FE-07: the union of all functional back ends' models in the caller's dialect, within five seconds."""
+    found, missing = await _catalogue(gateway, incoming.parameter("backend"))
+    body = dialects.get(_list_dialect(incoming, route)).write_models(found)
+    if missing:
+        headers = [*headers, (b"x-llm-proxy-unavailable-backends", ",".join(missing).encode())]
+    await outgoing.whole(200, [JSON_TYPE, *headers], body)
+
+
+async def model(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    found, _ = await _catalogue(gateway, "")
+    name = route.name.removeprefix("models/")
+    info = next((info for info in found if info.id == name), None) or _bare(found, name)
+    if info is None:
+        similar = [info.id for info in found if name.split(":")[-1].lower() in info.id.lower()][:3]
+        hint = f"; similar: {', '.join(similar)}" if similar else ""
+        raise FaultError(Fault(kind="not_found", message=f"there is no model {name[:200]}{hint}", side="client"))
+    await outgoing.whole(200, [JSON_TYPE, *headers], dialects.get(_list_dialect(incoming, route)).write_model(info))
+
+
+def _bare(found: Sequence[ModelInfo], name: str) -> ModelInfo | None:
+    """A name without a back end means the first that has it, under the name that was asked for."""
+    info = next((info for info in found if info.id.partition(":")[2] == name), None)
+    return msgspec.structs.replace(info, id=name) if info else None
+
+
+def _list_dialect(incoming: Incoming, route: Route) -> str:
+    if route.surface == "openai-chat":
+        if incoming.header(b"anthropic-version"):
+            return "anthropic-messages"
+        if incoming.header(b"x-goog-api-key") and incoming.path.startswith("/v1"):
+            return "gemini"
+    return route.surface
+
+
+async def _catalogue(gateway: Gateway, only: str) -> tuple[list[ModelInfo], list[str]]:
+    backends = [backend for backend in gateway.backends.functional if not only or backend.id == only.lower()]
+    if only and not backends:
+        raise FaultError(Fault(kind="not_found", message=f"no usable back end is called {only[:100]}", side="client"))
+    tasks = [asyncio.create_task(_listed(gateway, backend)) for backend in backends]
+    done, slow = await asyncio.wait(tasks, timeout=_LIST_LIMIT)
+    missing = [backend.id for backend, task in zip(backends, tasks, strict=True) if task in slow or task.result() is None]
+    found = [info for task in done for info in task.result() or ()]
+    return sorted(found, key=lambda info: (info.id.partition(":")[0], info.id)), missing
+
+
+async def _listed(gateway: Gateway, backend: Backend) -> list[ModelInfo] | None:
+    """The models of a back end as `backend:model`; None when it cannot say."""
+    try:
+        return await gateway.backends.models(backend)
+    except FaultError as error:
+        _LOG.warning("the model list of %s cannot be read: %s", backend.id, error.fault.message)
+        return None
+
+
+# Embeddings and legacy completions (FE-09)
+
+
+async def embeddings(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    await _passed(gateway, incoming, outgoing, headers, key, "embeddings")
+
+
+async def completions(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    await _passed(gateway, incoming, outgoing, headers, key, "completions")
+
+
+async def _passed(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, headers: Headers, key: str, action: Action
+) -> None:
+    """Forwards to an OpenAI-dialect back end with routing and keys; the body is kept but for the model's name."""
+    body = await incoming.body(gateway.limits.max_request_bytes)
+    members = wire_json.decode_object(body)
+    name = members.get("model", "")
+    if not isinstance(name, str):
+        raise bad_request("model: expected a string", "model")
+    stream = members.get("stream") is True and action == "completions"
+    trail = Trail(gateway.plan(name, session_of(incoming, key).id), gateway.keyring)
+    while (attempt := trail.next()) is not None:
+        if not attempt.backend.supports(action):
+            raise bad_request(
+                f"back end {attempt.backend.id} has no {action}; back ends of the types openai, openrouter, zai and demo have",
+                "model",
+            )
+        answer_headers: list[tuple[str, str]] = []
+        try:
+            response = await attempt.backend.open(
+                Call(
+                    dialect="openai-chat",
+                    model=attempt.model,
+                    action=action,
+                    stream=stream,
+                    body=wire_json.replace_member(body, "model", wire_json.encode(attempt.model)),
+                    key=attempt.key,
+                )
+            )
+            answer_headers = response.headers
+            try:
+                if response.status != 200:
+                    chat = dialects.get("openai-chat")
+                    raise FaultError(
+                        chat.read_error(response.status, response.headers, await response.read(_MOST_BYTES))
+                    )
+                named = [
+                    *headers,
+                    (b"x-llm-proxy-backend", attempt.backend.id.encode()),
+                    (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
+                ]
+                if stream:
+                    await _stream_on(outgoing, response.chunks(), named)
+                else:
+                    answer = await response.read(gateway.limits.max_answer_bytes)
+                    await outgoing.whole(200, [JSON_TYPE, *named], answer)
+            finally:
+                response.close()
+        except FaultError as error:
+            if outgoing.started:
+                raise
+            trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=not answer_headers)
+            continue
+        trail.succeeded(attempt)
+        return
+    raise FaultError(trail.fault())
+
+
+async def _stream_on(outgoing: Outgoing, chunks: Any, headers: Headers) -> None:
+    await outgoing.start(
+        200,
+        [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *headers],
+    )
+    async for chunk in chunks:
+        await outgoing.write(chunk)
+    await outgoing.end()
+
+
+# Kept responses (FE-03)
+
+
+async def response(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    stored = await _stored(gateway, route, key)
+    if incoming.method == "DELETE":
+        stored_responses.delete(gateway.store, key, route.name)
+        body = state.deleted_body(route.name)
+    else:
+        body = state.response_body(stored)
+    await outgoing.whole(200, [JSON_TYPE, *headers], body)
+
+
+async def response_input(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    stored = await _stored(gateway, route, key)
+    limit = incoming.parameter("limit") or "20"
+    if not limit.isdigit():
+        raise bad_request("limit: expected a whole number", "limit")
+    body = state.input_page(stored, incoming.parameter("after"), int(limit), incoming.parameter("order") or "desc")
+    await outgoing.whole(200, [JSON_TYPE, *headers], body)
+
+
+async def response_cancel(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    await _stored(gateway, route, key)
+    raise bad_request("only background responses can be cancelled; this one is complete", "response_id")
+
+
+async def _stored(gateway: Gateway, route: Route, key: str) -> state.StoredResponse:
+    stored = await stored_responses.find(gateway.store, key, route.name)
+    if stored is None:
+        raise FaultError(
+            Fault(kind="not_found", message=f"Response with id '{route.name[:100]}' not found.", side="client")
+        )
+    return stored

@@ -1,0 +1,126 @@
+"""Values that survive a restart: memory in front, SQLite behind, all file work in one thread of its own.
+
+A database that is locked, full, read-only or gone loses durability, not requests: one warning, then memory only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from llm_proxy.store.memory import MemoryStore
+
+_LOG = logging.getLogger(__name__)
+_MAX_ROWS = 50_000
+
+
+class SqliteStore:
+    """A `ValueStore` in the file `path`. The file is opened by the first use, not by start-up."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._memory = MemoryStore(clock=clock)
+        self._absent: set[tuple[str, str]] = set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._database: sqlite3.Connection | None = None
+        self._broken = False
+        self._old_rows = path.exists()
+
+    async def get_many(self, space: str, keys: Iterable[str]) -> dict[str, bytes]:
+        wanted = list(dict.fromkeys(keys))
+        found = await self._memory.get_many(space, wanted)
+        if not self._old_rows or self._broken:
+            return found
+        missing = [key for key in wanted if key not in found and (space, key) not in self._absent]
+        if missing:
+            rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._select, space, missing)
+            for key, value, expires in rows:
+                found[key] = value
+                self._memory.put(space, key, value, expires - self._clock())
+            if len(self._absent) > 100_000:
+                self._absent.clear()
+            self._absent.update((space, key) for key in missing if key not in found)
+        return found
+
+    def put(self, space: str, key: str, value: bytes, ttl: float) -> None:
+        self._memory.put(space, key, value, ttl)
+        if not self._broken:
+            self._thread.submit(self._upsert, space, key, value, self._clock() + ttl)
+
+    def delete(self, space: str, key: str) -> None:
+        self._memory.delete(space, key)
+        self._absent.add((space, key))
+        if not self._broken:
+            self._thread.submit(self._remove, space, key)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+
+    # What follows runs in the store's thread only.
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            os.close(descriptor)
+            self._database = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS entry (space TEXT, key TEXT, value BLOB, expires REAL, "
+                "PRIMARY KEY (space, key)) WITHOUT ROWID"
+            )
+            self._database.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
+            (rows,) = self._database.execute("SELECT count(*) FROM entry").fetchone()
+            if rows > _MAX_ROWS:
+                self._database.execute(
+                    "DELETE FROM entry WHERE expires <= (SELECT expires FROM entry ORDER BY expires LIMIT 1 OFFSET ?)",
+                    (rows - _MAX_ROWS,),
+                )
+        return self._database
+
+    def _fail(self, error: Exception) -> None:
+        if not self._broken:
+            self._broken = True
+            _LOG.warning("state is kept in memory only: %s cannot be used (%s)", self._path, error)
+
+    def _select(self, space: str, keys: list[str]) -> list[tuple[str, bytes, float]]:
+        rows: list[tuple[str, bytes, float]] = []
+        try:
+            database = self._open()
+            for start in range(0, len(keys), 500):
+                some = keys[start : start + 500]
+                marks = ",".join("?" * len(some))
+                rows += database.execute(
+                    f"SELECT key, value, expires FROM entry WHERE space = ? AND expires > ? AND key IN ({marks})",
+                    (space, self._clock(), *some),
+                ).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+        return rows
+
+    def _upsert(self, space: str, key: str, value: bytes, expires: float) -> None:
+        try:
+            self._open().execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, expires))
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+
+    def _remove(self, space: str, key: str) -> None:
+        try:
+            self._open().execute("DELETE FROM entry WHERE space = ? AND key = ?", (space, key))
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
+            self._database = None

@@ -1,0 +1,190 @@
+"""BE-01 instances and BE-02 provider keys, as far as configuration decides them; RT-03's default."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_proxy.config import BackendSettings
+from tests.config.conftest import Load, Refuse
+
+
+def values(backend: BackendSettings) -> list[tuple[str, str]]:
+    return [(key.name, key.secret.reveal()) for key in backend.keys]
+
+
+def test_numbered_variables_keep_their_order_and_count_once(load: Load) -> None:
+    env = {"GEMINI_API_KEY": "a", "GEMINI_API_KEY_1": "a", "GEMINI_API_KEY_2": "b"}
+    backend = load(env=env).backends["gemini"]
+    assert values(backend) == [("GEMINI_API_KEY", "a"), ("GEMINI_API_KEY_2", "b")]
+
+
+def test_a_gap_in_the_numbers_is_allowed(load: Load) -> None:
+    backend = load(env={"GEMINI_API_KEY_1": "a", "GEMINI_API_KEY_3": "c", "GEMINI_API_KEY_21": "x"}).backends[
+        "gemini"
+    ]
+    assert [value for _, value in values(backend)] == ["a", "c"]
+
+
+def test_map_entries_give_key_names(load: Load) -> None:
+    settings = load(file='backends: {openai: {api_keys: {default: "${K}"}}}', env={"K": "sk-1"})
+    assert values(settings.backends["openai"]) == [("default", "sk-1")]
+    assert settings.warnings == []
+
+
+def test_list_entries_are_numbered(load: Load) -> None:
+    file = 'backends: {work: {type: openai, api_keys: ["${A}", "${B}"]}}'
+    backend = load(file=file, env={"A": "1", "B": "2"}).backends["work"]
+    assert values(backend) == [("work#1", "1"), ("work#2", "2")]
+
+
+@pytest.mark.parametrize("value", ["your_openai_api_key", "changeme", "<key>", "YOUR-KEY"])
+def test_placeholders_are_ignored_with_a_warning(load: Load, value: str) -> None:
+    settings = load(env={"OPENAI_API_KEY": value})
+    assert not settings.backends["openai"].functional
+    [warning] = settings.warnings
+    assert "OPENAI_API_KEY" in warning and "placeholder" in warning
+
+
+def test_flag_or_environment_replaces_the_keys_of_the_file(load: Load) -> None:
+    file = 'backends: {openai: {api_keys: ["${F}"]}}'
+    assert values(load(file=file, env={"F": "f"}).backends["openai"]) == [("openai#1", "f")]
+    env = {"F": "f", "OPENAI_API_KEY": "e"}
+    assert values(load(file=file, env=env).backends["openai"]) == [("OPENAI_API_KEY", "e")]
+    settings = load("--openai-api-key", "g", file=file, env={"F": "f", "OPENAI_API_KEY_1": "e"})
+    assert [value for _, value in values(settings.backends["openai"])] == ["g", "e"]
+    assert any("visible to other users" in warning for warning in settings.warnings)
+
+
+def test_variables_named_in_the_file_are_read_numbered(load: Load) -> None:
+    file = "backends: {work: {type: anthropic, api_key_env: [WORK, MORE]}}"
+    backend = load(file=file, env={"WORK_2": "b", "WORK": "a", "MORE": "c"}).backends["work"]
+    assert values(backend) == [("WORK", "a"), ("WORK_2", "b"), ("MORE", "c")]
+
+
+def test_control_characters_in_a_key_are_an_error(refuse: Refuse) -> None:
+    [error] = refuse(env={"OPENAI_API_KEY": "sk-\nabc"})
+    assert "OPENAI_API_KEY" in error and "control characters" in error and "abc" not in error
+
+
+def test_a_prefix_of_another_provider_draws_a_warning_only(load: Load) -> None:
+    settings = load(env={"OPENAI_API_KEY": "sk-ant-abc"})
+    assert settings.backends["openai"].functional
+    assert any("looks like a key of anthropic" in warning for warning in settings.warnings)
+
+
+def test_one_provider_key_makes_exactly_that_back_end_and_demo_functional(load: Load) -> None:
+    backends = load(env={"OPENAI_API_KEY": "sk-1"}).backends
+    assert [id for id, backend in backends.items() if backend.functional] == ["openai", "demo"]
+
+
+def test_a_shared_key_needs_a_mention(load: Load) -> None:
+    env = {"OPENAI_API_KEY": "sk-1", "ZAI_API_KEY": "z"}
+    backends = load(env=env, file="backends: {openai-responses: {}}").backends
+    assert backends["openai-responses"].functional
+    assert not backends["zai-coding-plan"].functional
+    assert load("--default-backend", "zai-coding-plan", env=env).backends["zai-coding-plan"].functional
+    own = load(env={"ZAI_CODING_PLAN_API_KEY": "own", **env}).backends["zai-coding-plan"]
+    assert own.functional and values(own) == [("ZAI_CODING_PLAN_API_KEY", "own")]
+
+
+def test_two_instances_of_one_type_have_their_own_keys(load: Load) -> None:
+    file = "backends: {one: {type: openai, api_key_env: ONE}, two: {type: openai, api_key_env: TWO}}"
+    backends = load(file=file, env={"ONE": "1", "TWO": "2"}).backends
+    assert values(backends["one"]) == [("ONE", "1")]
+    assert values(backends["two"]) == [("TWO", "2")]
+
+
+def test_an_instance_with_everything(load: Load) -> None:
+    file = """
+proxy: {timeout: 7}
+backends:
+  Local:
+    backend_type: openai
+    api_url: http://x/v1/
+    no_auth: true
+    policy: sticky
+    connect_timeout: 3
+    max_connections: 5
+    retries: 2
+    headers: {OpenAI-Project: p}
+    models: {m: {limits: {context_window: 10}}, n: null}
+    default_model: m
+    default_max_tokens: 100
+    native_responses: true
+    usage_include: false
+"""
+    local = load(file=file).backends["local"]
+    assert (local.type, local.base_url, local.no_auth, local.policy) == (
+        "openai",
+        "http://x/v1",
+        True,
+        "sticky",
+    )
+    assert (local.timeout, local.connect_timeout, local.max_connections, local.retries) == (7.0, 3.0, 5, 2)
+    assert local.headers == {"OpenAI-Project": "p"} and local.models["m"].context_window == 10
+    assert (local.pinned, local.default_model, local.default_max_tokens) == (False, "m", 100)
+    assert (local.native_responses, local.usage_include, local.mentioned, local.functional) == (
+        True,
+        False,
+        True,
+        True,
+    )
+
+
+def test_a_list_of_models_pins_the_catalogue(load: Load) -> None:
+    backend = load(file="backends: {openai: {models: [a, b]}}").backends["openai"]
+    assert backend.pinned and list(backend.models) == ["a", "b"]
+
+
+def test_the_variable_of_an_instance_timeout(load: Load) -> None:
+    settings = load(env={"ZAI_CODING_PLAN_TIMEOUT": "9", "PROXY_TIMEOUT": "8"})
+    assert settings.backends["zai-coding-plan"].timeout == 9.0
+    assert settings.backends["zai"].timeout == 8.0
+
+
+def test_urls_of_providers(load: Load, refuse: Refuse) -> None:
+    env = {"OPENAI_API_BASE_URL": "http://e/v1", "OPENAI_BASE_URL": "http://proxy/v1"}
+    assert load(env=env).backends["openai"].base_url == "http://e/v1"
+    assert load("--openai-api-base-url", "http://f", env=env).backends["openai"].base_url == "http://f"
+    assert "expected an http or https URL" in refuse(env={"OPENAI_API_BASE_URL": "ftp://x"})[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("backends: {mine: {type: opnai}}", "backends.mine.type: expected one of openai, anthropic"),
+        ("backends: {mine: {}}", "backends.mine.type: missing; one of openai"),
+        ("backends: {'bad id': {type: openai}}", "expected an id"),
+        ("backends: {a: {type: openai}, A: {type: openai}}", "ignore upper and lower case"),
+        ("backends: {openai: {headers: {X-Api-Key: a}}}", "no header of type openai"),
+        ("backends: {openai: {headers: {Host: a}}}", "set by the proxy"),
+        ("backends: {openai: {models: {m: {limits: {window: 1}}}}}", "expected one of context_window"),
+        ("backends: {openai: {type: openai, backend_type: zai}}", "which is the same option"),
+        ("backends: [openai]", "backends: expected a map, got a list"),
+        ("default_backend: opnai", "did you mean openai"),
+    ],
+)
+def test_wrong_instances_are_refused(refuse: Refuse, file: str, text: str) -> None:
+    [error] = refuse(file=file)
+    assert text in error and error.startswith("config.yaml:1:")
+
+
+def test_a_default_without_a_key_starts_with_a_warning(load: Load) -> None:
+    settings = load(env={"LLM_BACKEND": "gemini"})
+    assert settings.default_backend == "gemini"
+    assert any("GEMINI_API_KEY" in warning for warning in settings.warnings)
+
+
+def test_the_first_functional_back_end_is_the_default(load: Load) -> None:
+    assert load(env={"ZAI_API_KEY": "z"}).default_backend == "zai"
+    file = "backends: {zed: {type: openai, no_auth: true, base_url: http://z}, abc: {type: demo}}"
+    assert load(file=file, env={"OPENAI_API_KEY": "k"}).default_backend == "zed"
+    assert load(file="backends: {demo: {enabled: false}}").backends["demo"].functional is False
+
+
+def test_a_shown_configuration_holds_no_secret(load: Load) -> None:
+    file = 'backends: {openai: {base_url: "http://u:hidden-value@x", headers: {X-Token: "hidden-value"}}}'
+    settings = load(file=file, env={"OPENAI_API_KEY": "hidden-value", "AUTH_TOKEN": "hidden-value"})
+    assert "hidden-value" not in repr(settings.entries())
+    assert settings.source_of("backends.openai.api_keys") == "env OPENAI_API_KEY"
+    assert settings.source_of("backends.openai.headers") == "config.yaml:1"

@@ -1,0 +1,116 @@
+"""CFG-01 as a property: whatever sources speak of an option, the strongest is effective and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llm_proxy.config import GROUPS, Option, load_settings
+
+OPTIONS = [option for group in GROUPS for option in group.options if option.path]
+RANKS = ("flag", "set", "env", "generic", "saved", "file")
+
+
+def texts(option: Option) -> st.SearchStrategy[str]:
+    """Valid values of an option, as text."""
+    kind = option.kind
+    if option.path == "default_backend":
+        return st.sampled_from(["openai", "gemini", "zai", "demo"])
+    if option.path == "logging.format":
+        return st.sampled_from(["json", "%(message)s"])
+    if option.path == "auth.bypass_paths":
+        return st.sampled_from(["/a", "/b", "/c/d"])
+    if option.path == "auth.allowed_origins":
+        return st.sampled_from(["https://a.test", "http://b.test:8080"])
+    low = int(kind.minimum if kind.minimum is not None else (kind.above or 0) + 1)
+    match kind.base:
+        case "bool":
+            return st.sampled_from(["true", "false"])
+        case "int" | "float":
+            # Above the least cooldown, so that no rule between two options is broken.
+            return st.integers(low, int(kind.maximum or low + 50)).map(str)
+        case "choice":
+            return st.sampled_from(kind.choices)
+        case "url":
+            return st.sampled_from(["http://a.test", "https://b.test/c"])
+        case "path":
+            return st.sampled_from(["/a", "/b/c"])
+        case _:
+            return st.sampled_from(["alpha", "beta", "gamma"])
+
+
+def native(option: Option, text: str) -> Any:
+    """The text as a configuration file would hold it."""
+    match option.kind.base:
+        case "bool":
+            return text == "true"
+        case "int" | "float":
+            return int(text)
+        case _:
+            return text
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.path)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data: st.DataObject) -> None:
+    if option.path.startswith("failover.cooldown"):
+        values = {rank: data.draw(st.just("1")) for rank in data.draw(st.sets(st.sampled_from(RANKS)))}
+    else:
+        values = {rank: data.draw(texts(option)) for rank in data.draw(st.sets(st.sampled_from(RANKS)))}
+    if not option.env:
+        values.pop("env", None)
+    if not (option.flags or option.off_flags):
+        values.pop("flag", None)
+    argv: list[str] = []
+    environ = {"HOME": str(tmp_path)}
+    if "flag" in values and option.kind.base == "bool":
+        names = option.flags if values["flag"] == "true" else option.off_flags
+        if names:
+            argv.append(names[0])
+        else:
+            del values["flag"]
+    elif "flag" in values:
+        argv += [option.flags[0], values["flag"]]
+    if "set" in values:
+        argv += ["--set", f"{option.path}={values['set']}"]
+    if "env" in values:
+        environ[data.draw(st.sampled_from(option.env))] = values["env"]
+    if "generic" in values:
+        environ["LLM_PROXY__" + option.path.upper().replace(".", "__")] = values["generic"]
+    saved = {option.path: native(option, values["saved"])} if "saved" in values else {}
+    file = tmp_path / "config.json"
+    file.unlink(missing_ok=True)
+    if "file" in values:
+        content: Any = native(option, values["file"])
+        for name in reversed(data.draw(st.sampled_from(option.paths)).split(".")):
+            content = {name: content}
+        file.write_bytes(msgspec.json.encode(content))
+
+    loaded = load_settings(argv, environ, tmp_path, saved=saved)
+
+    entry = next(entry for entry in loaded.entries() if entry[0] == option.path)
+    winner = next((rank for rank in RANKS if rank in values), None)
+    beginnings = {"flag": "flag --", "set": "flag --set", "env": "env ", "generic": "env LLM_PROXY__"}
+    beginnings |= {"saved": "saved state", "file": "config.json:1"}
+    if winner is None:
+        assert entry[2] == "default"
+        if option.path != "data_dir":
+            assert entry[1] == option.kind.show(option.default)
+        return
+    assert entry[2].startswith(beginnings[winner])
+    assert (winner == "set") == entry[2].startswith("flag --set")
+    expected = native(option, values[winner])
+    if option.kind.base == "list":
+        assert entry[1] == [expected]
+    elif option.kind.base == "keys":
+        assert entry[1] == ["key#1: ***"]
+    elif option.kind.secret:
+        assert entry[1] == "***"
+    else:
+        assert entry[1] == expected

@@ -1,0 +1,146 @@
+"""Every recorded answer, replayed as upstream over a real socket, reaches the official SDK of each client protocol with its meaning.
+
+Same protocol in and out: the bytes are identical. Other protocols: accepted by the SDK, valid event grammar, the meaning that
+semantics.jsonl states, apart from the losses that `tests.support.semantic.LOSSES` names. Exceptions are listed here with their reason.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.support import grammar, sdk
+from tests.support.proxy import BACKEND_OF, KEY, Proxy, backends_at, running_proxy
+from tests.support.semantic import Semantic, compare
+from tests.support.shared import PROTOCOLS, SHARED, Exchange, Protocol, generating_exchanges, semantics
+from tests.support.upstream import Received, Reply, Upstream, replay, upstream_in_thread
+
+# (file, client protocol) -> why the result differs. Fewer than 1 % of all pairs.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+class Stage:
+    """The proxy between the SDKs and an upstream that replays the exchange which the model's name tells."""
+
+    def __init__(self, proxy: Proxy, upstream: Upstream) -> None:
+        self.proxy = proxy
+        self.upstream = upstream
+
+    def model(self, exchange: Exchange) -> str:
+        return f"{BACKEND_OF[exchange.protocol]}:{exchange.model.split('/')[-1]}--{exchange.id}"
+
+
+def by_model(request: Received) -> Reply:
+    """Replays the exchange whose id ends the model's name, in the body or in a Gemini path."""
+    text = request.path if "/models/" in request.path else str(request.json.get("model", ""))
+    name = text.rsplit("--", 1)[-1].split(":")[0]
+    return replay(_BY_ID[name])
+
+
+_BY_ID = {exchange.id: exchange for exchange in generating_exchanges()}
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with upstream_in_thread(by_model) as upstream:
+        with running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+            yield Stage(proxy, upstream)
+    sdk.close_clients()
+
+
+def raw_answer(proxy: Proxy, protocol: Protocol, model: str, stream: bool) -> tuple[int, bytes]:
+    """Status and bytes of the answer to the fixed minimal request."""
+    body = sdk.minimal_body(protocol, model, stream)
+    path = {
+        "openai-chat": "/v1/chat/completions",
+        "openai-responses": "/v1/responses",
+        "anthropic-messages": "/anthropic/v1/messages",
+        "gemini": f"/v1beta/models/{quote(model, safe='')}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}",
+    }[protocol]
+    if protocol != "gemini":
+        body["stream"] = stream
+    address = urlsplit(proxy.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    connection.request("POST", path, json.dumps(body), headers)
+    response = connection.getresponse()
+    data = response.read()
+    connection.close()
+    return response.status, data
+
+
+def exchanges_of(source: Protocol) -> list[Exchange]:
+    return [exchange for exchange in generating_exchanges() if exchange.protocol == source]
+
+
+@pytest.mark.parametrize("client", PROTOCOLS)
+@pytest.mark.parametrize("source", PROTOCOLS)
+def test_every_recorded_answer_keeps_its_meaning(stage: Stage, source: Protocol, client: Protocol) -> None:
+    if source == client:
+        pytest.skip("same protocol: judged by bytes")
+    known = semantics()
+    problems: dict[str, list[str]] = {}
+    for exchange in exchanges_of(source):
+        got = sdk.ask_minimal(client, stage.proxy.url, KEY, stage.model(exchange), exchange.stream)
+        expected = Semantic.from_json(known[exchange.file]["semantic"])
+        differences = compare(
+            expected, got, source, client, kinds=exchange.kinds, accepted=exchange.sdk_accepts
+        )
+        if differences:
+            problems[exchange.file] = [str(difference) for difference in differences]
+    check_against_exceptions(problems, client)
+
+
+@pytest.mark.parametrize("client", PROTOCOLS)
+@pytest.mark.parametrize("source", PROTOCOLS)
+def test_every_emitted_answer_obeys_its_grammar(stage: Stage, source: Protocol, client: Protocol) -> None:
+    problems: dict[str, list[str]] = {}
+    for exchange in exchanges_of(source):
+        status, data = raw_answer(stage.proxy, client, stage.model(exchange), exchange.stream)
+        if source == client:
+            found = verbatim_problems(exchange, status, data)
+        elif status != 200:
+            found = grammar.check_error_body(client, status, json.loads(data))
+        elif exchange.stream:
+            found = grammar.check_stream(client, data, usage_asked=True)
+        else:
+            found = grammar.check_body(client, json.loads(data))
+        if found:
+            problems[exchange.file] = found
+    check_against_exceptions(problems, client)
+
+
+def verbatim_problems(exchange: Exchange, status: int, data: bytes) -> list[str]:
+    """Same protocol: the provider's bytes. A refusal of the proxy's own key is the one answer that is not passed on (FE-11);
+    a stream that breaks off gets an error at its end."""
+    payload = exchange.response.payload
+    if exchange.response.status in (401, 403):
+        return [] if status == 502 else [f"status {status}, expected 502"]
+    if "truncated-stream" in exchange.kinds:
+        return [] if data.startswith(payload) and data != payload else ["no error after the broken stream"]
+    if data != payload:
+        return [f"bytes differ: {data[:200]!r} … {payload[:200]!r}"]
+    return [] if status == exchange.response.status else [f"status {status}"]
+
+
+def check_against_exceptions(problems: dict[str, list[str]], client: Protocol) -> None:
+    unexpected = {file: found for file, found in problems.items() if (file, client) not in EXCEPTIONS}
+    assert not unexpected, f"{len(unexpected)} answers:\n" + "\n".join(
+        f"{file}: {'; '.join(found)[:600]}" for file, found in unexpected.items()
+    )
+
+
+def test_exceptions_are_fewer_than_one_percent() -> None:
+    assert len(EXCEPTIONS) < 0.01 * len(generating_exchanges()) * len(PROTOCOLS)
+
+
+def test_the_recordings_are_here_or_the_own_exchanges_stand_in() -> None:
+    if SHARED is None:
+        pytest.skip(
+            "the recordings are not beside this checkout; the own hand-made exchanges were replayed instead"
+        )
+    assert len(generating_exchanges()) > 400
