@@ -69,3 +69,17 @@ def test_the_agent_writes_a_file_by_way_of_the_proxy(
         ran = agent.run(setting, errand.folder)
         check(errand, model, ran, f"proxy:\n{proxy.process.said()}")
         assert {ask.model for ask in model.asks} == {"m"}, model.story()
+
+
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
+def test_the_agents_own_model_name_goes_to_the_default_back_end(
+    agent: Agent, errand: Errand, home: Path, tmp_path: Path
+) -> None:
+    with (
+        scripted_model("openai-chat", errand, emitted=True) as model,
+        proxy_before("openai-chat", model.url, tmp_path) as proxy,
+    ):
+        setting = Setting(proxy.url + agent.prefix, agent.own_model, home, errand.prompt)
+        ran = agent.run(setting, errand.folder)
+        check(errand, model, ran, f"proxy:\n{proxy.process.said()}")
+        assert agent.own_model in {ask.model for ask in model.asks}, model.story()

@@ -94,6 +94,8 @@ def test_the_model_says_the_same_in_each_client_protocol(
     client: Protocol, stream: bool, proxy: Proxy, expected: str
 ) -> None:
     body = body_of(client, proxy.model)
+    if client == "openai-chat" and stream:
+        body["stream_options"] = {"include_usage": True}
     answer = ask(client, proxy.url, KEY, body, stream, path_model=proxy.model)
     assert answer.error is None, f"{answer.error}\n{proxy.process.said()}"
     assert answer.text == expected

@@ -463,16 +463,26 @@ async def test_what_is_no_http_is_a_fault(transport: Transport) -> None:
 LATE = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npoisoned"
 
 
-async def test_late_bytes_never_become_the_next_answer(transport: Transport) -> None:
-    late = [LATE, LATE[:12], b"garbage", b"\r\n", b"0\r\n\r\n"]
-    async with Upstream(lambda request: Reply(body=b"ok")) as upstream:
-        for number in range(200):
-            rest = late[number % len(late)]
-            head = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate"
-            upstream.script = Reply(raw=True, steps=[Raw(head + rest), Hang()])
-            assert await fetch(transport, upstream.url) == b"late"
-            upstream.script = Reply(body=b"ok")
-            assert await fetch(transport, upstream.url) == b"ok"
+@pytest.mark.parametrize("late", [LATE, LATE[:12], LATE * 3, b"\r\n"], ids=["answer", "half", "three", "line"])
+async def test_late_bytes_never_become_the_next_answer(transport: Transport, late: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst"
+    async with Upstream(Reply()) as upstream:
+        for _ in range(250):
+            upstream.script = Reply(raw=True, steps=[Raw(head + late)])
+            assert await fetch(transport, upstream.url) == b"first"
+            upstream.script = Reply(body=b"second")
+            assert await fetch(transport, upstream.url) == b"second"
+
+
+@pytest.mark.parametrize("late", [b"garbage", b"0\r\n\r\n"])
+async def test_garbage_behind_an_answer_drops_its_connection(transport: Transport, late: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst"
+    async with Upstream(Reply(raw=True, steps=[Raw(head + late), Hang()])) as upstream:
+        fault = await fault_of(transport, upstream.url)
+        assert fault.kind == "upstream"
+        await upstream.requests[0].closed
+        upstream.script = Reply(body=b"second")
+        assert await fetch(transport, upstream.url) == b"second"
 
 
 async def test_bytes_on_an_idle_connection_close_it(transport: Transport) -> None:

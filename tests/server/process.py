@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -109,13 +110,13 @@ class Proxy:
                 pieces.append(piece)
             return b"".join(pieces)
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         os.kill(self.child.pid, number)
 
     def stop(self, number: int = signal.SIGTERM, within: float = 20.0) -> int:
         """Signals and waits; the exit status."""
         if self.child.poll() is None:
-            self.signal(number)
+            self.send_signal(number)
         return self.wait(within)
 
     def wait(self, within: float = 20.0) -> int:
@@ -153,6 +154,20 @@ class Stream:
         self._connection.close()
 
 
+def free_pair() -> int:
+    """A port that is free together with the next one, outside the range that systems give to clients."""
+    for _ in range(200):
+        port = random.randrange(20_000, 32_000, 2)
+        try:
+            for number in (port, port + 1):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+        except OSError:
+            continue
+        return port
+    raise AssertionError("no two neighbouring ports are free")
+
+
 def command(*flags: str) -> list[str]:
     return [sys.executable, "-m", "llm_proxy", *flags]
 
@@ -186,7 +201,7 @@ def running(
     """A proxy on free ports with its own folder, ended with the block. `keyed`: the tests' key is configured."""
     extra = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY} if keyed else {}
     if "--port" not in flags:
-        flags = ("--port", "0", *flags)
+        flags = ("--port", str(free_pair()), *flags)
     child = subprocess.Popen(
         command(*flags),
         cwd=folder,

@@ -67,6 +67,8 @@ class Proxy:
             self.process.kill()
             status = self.process.wait()
         self._reader.join(5)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         return status
 
 

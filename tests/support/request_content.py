@@ -1,6 +1,7 @@
 """What a request says, as a list of strings that every translation must still hold somewhere.
 
-Texts, tool names and descriptions, schema property names, arguments, tool results, media data, stop sequences. Ids, markers, sealed
+Texts, tool names and descriptions, schema property names, arguments, tool results, media data. Stop sequences (which the proxy
+may enforce itself), ids, markers, sealed
 reasoning and what only one protocol knows are left out: `translation.md` says what becomes of them.
 """
 
@@ -29,7 +30,19 @@ def said(protocol: Protocol, body: dict[str, Any]) -> list[str]:
 def missing(wanted: Iterable[str], body: Any) -> list[str]:
     """Which of `wanted` no string of `body` holds; strings that are JSON are looked into."""
     haystack = "\n".join(_leaves(body))
-    return [text for text in dict.fromkeys(wanted) if text not in haystack]
+    return [text for text in dict.fromkeys(wanted) if not _held(text, haystack)]
+
+
+def _held(text: str, haystack: str) -> bool:
+    """Is `text` there: as it is, as standard base64, or (JSON text that became an object) by its values?"""
+    if text in haystack or text.replace("-", "+").replace("_", "/") in haystack:
+        return True
+    if text[:1] not in "{[":
+        return False
+    try:
+        return all(leaf.strip() in haystack for leaf in _leaves(json.loads(text)))
+    except ValueError:
+        return False
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -115,7 +128,6 @@ def _chat(body: dict[str, Any]) -> Iterator[str]:
     for tool in body.get("tools") or []:
         if tool.get("type", "function") == "function":
             yield from _function(tool.get("function") or {}, "parameters")
-    yield from _strings(body.get("stop"))
 
 
 def _responses(body: dict[str, Any]) -> Iterator[str]:
@@ -152,7 +164,6 @@ def _messages(body: dict[str, Any]) -> Iterator[str]:
     for tool in body.get("tools") or []:
         if "input_schema" in tool:
             yield from _function(tool, "input_schema")
-    yield from _strings(body.get("stop_sequences"))
 
 
 def _blocks(content: Any) -> Iterator[str]:
@@ -196,12 +207,3 @@ def _gemini(body: dict[str, Any]) -> Iterator[str]:
         for declaration in tool.get("functionDeclarations") or tool.get("function_declarations") or []:
             schema = "parametersJsonSchema" if "parametersJsonSchema" in declaration else "parameters"
             yield from _function(declaration, schema)
-    config = body.get("generationConfig") or body.get("generation_config") or {}
-    yield from _strings(config.get("stopSequences") or config.get("stop_sequences"))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        yield from (text for text in value if isinstance(text, str))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import socket
 import ssl
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +24,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.helpers import _EXC_SENTINEL as _NO_CAUSE
 from multidict import CIMultiDict
 from yarl import URL
@@ -33,6 +35,7 @@ from llm_proxy.wire.headers import is_valid_header_name
 from llm_proxy.wire.urls import AddressClass, Origin, address_class
 
 if TYPE_CHECKING:
+    from aiohttp import AddrInfoType
     from aiohttp.client import ClientTimeout
     from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.http_parser import RawResponseMessage
@@ -44,6 +47,8 @@ MOST_INTERIM = 20  # 1xx answers before the real one
 LARGEST_FIELD = 16 * 1024  # bytes of one header
 MOST_FIELDS = 200
 LARGEST_HEAD = 128 * 1024
+_LARGE_UPLOAD = 512 * 1024
+_RECEIVE_BUFFER = 256 * 1024  # bytes of the kernel's, per connection
 
 _ALLOWED: dict[AddressPolicy, frozenset[AddressClass]] = {
     "public": frozenset(("public",)),
@@ -122,13 +127,21 @@ class _Handler(ResponseHandler):
         # The library tells a reader of the body nothing when a chunk is framed wrongly, and stops its time-out too.
         payload = self._payload
         super().set_exception(exc, exc_cause)
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
+        framing = isinstance(exc, HttpProcessingError)
+        if framing and payload is not None and not payload.is_eof() and payload.exception() is None:
             payload.set_exception(aiohttp.ClientPayloadError("the body is framed wrongly"))
 
     def cut(self) -> None:
         """Drop the connection without sending what is still in its buffer."""
         if self.wire is not None:
             self.wire.abort()
+
+
+def _bounded_socket(address: AddrInfoType) -> socket.socket:
+    """A socket whose kernel buffer does not grow to megabytes: a client that stops reading stops the provider soon."""
+    made = socket.socket(address[0], address[1], address[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    return made
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -142,7 +155,9 @@ class _Connector(aiohttp.TCPConnector):
         tls: ssl.SSLContext | None,
     ) -> None:
         # Admission is the exchange's business, so the pool has no limit of its own.
-        super().__init__(limit=0, resolver=resolver, ssl=True if tls is None else tls)
+        super().__init__(
+            limit=0, resolver=resolver, ssl=True if tls is None else tls, socket_factory=_bounded_socket
+        )
         self._factory = cast("partial[ResponseHandler]", partial(_Handler, loop=self._loop))
         self._policy = policy
         self._own_addresses = own_addresses
@@ -323,7 +338,7 @@ class Connections:
                         method,
                         url,
                         headers=CIMultiDict(fields),
-                        data=body,
+                        data=_upload(body),
                         allow_redirects=False,
                         timeout=timeout,
                         proxy=proxy,
@@ -354,11 +369,17 @@ class Connections:
         self._sessions.clear()
 
 
+def _upload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Large bodies go out piece by piece, so that other streams get their turn in between."""
+    return body if body is None or len(body) < _LARGE_UPLOAD else io.BytesIO(body)
+
+
 @lru_cache(maxsize=1024)
 def _url(origin: Origin, target: str) -> URL:
     path, _, query = target.partition("?")
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
     return URL.build(
-        scheme=origin.scheme, host=origin.host, port=origin.port, path=path, query_string=query, encoded=True
+        scheme=origin.scheme, host=host, port=origin.port, path=path, query_string=query, encoded=True
     )
 
 

@@ -103,7 +103,7 @@ def _announce(house: House) -> None:
     key = house.generated_key or ("none" if gateway.access.disabled else "$LLM_INTERACTIVE_PROXY_API_KEY")
     lines += [
         "  try it:",
-        f"    curl -s {addresses.main}/v1/chat/completions -H 'Authorization: Bearer {key}' \\",
+        f'    curl -s {addresses.main}/v1/chat/completions -H "Authorization: Bearer {key}" \\',
         '      -H \'Content-Type: application/json\' -d \'{"model":"demo","messages":[{"role":"user","content":"hi"}]}\'',
         "  stop with Ctrl-C",
     ]

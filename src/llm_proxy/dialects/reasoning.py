@@ -109,6 +109,26 @@ def has_traces(body: bytes) -> bool:
     return PREFIX.encode() in body or _ENCODED_PREFIX in body
 
 
+def unwrapped(request: Request) -> Request:
+    """The request with envelopes made to look native, so that a writer of its own dialect writes every part that was read.
+
+    Only for comparing what was read with what shall be sent; it is never sent.
+    """
+
+    def bare(part: Part) -> Part:
+        seal = getattr(part, "seal", None)
+        if not isinstance(seal, Seal) or not seal.value.startswith(PREFIX):
+            return part
+        return msgspec.structs.replace(part, seal=msgspec.structs.replace(seal, value="read-" + seal.value))
+
+    return msgspec.structs.replace(
+        request,
+        messages=tuple(
+            msgspec.structs.replace(message, parts=tuple(map(bare, message.parts))) for message in request.messages
+        ),
+    )
+
+
 def restore(request: Request, envelope: Envelope, recall: Recall) -> Request:
     """The request with envelopes opened and forgotten reasoning put back where it stood. Returns `request` itself when nothing changes.
 

@@ -244,7 +244,8 @@ def _one_object(root: Schema, variants: list[Any], references: References, enter
     if not objects:
         return {**out, "anyOf": variants} if "properties" not in out and out.get("type") != "object" else out
     references.lose("the alternatives at the schema's root became one object")
-    properties: Schema = dict(out.get("properties") or {})
+    given = out.get("properties")
+    properties: Schema = dict(given) if isinstance(given, dict) else {}
     for whole in objects:
         found = whole.get("properties")
         for name, schema in found.items() if isinstance(found, dict) else ():

@@ -488,7 +488,7 @@ class _Strict:
                 self._references.lose(f"{key} left out")
         elif (
             key in rules.noted
-            or (key == "format" and value not in rules.formats)
+            or (key == "format" and not (isinstance(value, str) and value in rules.formats))
             or (key == "minItems" and rules is _ANTHROPIC and value not in (0, 1))
             or (
                 key == "pattern"
@@ -501,8 +501,9 @@ class _Strict:
             self._references.lose(f"{key} became a note in the description")
         elif key in ("oneOf", "anyOf") and isinstance(value, list):
             out["anyOf"] = [*out.get("anyOf", ()), *(self.convert(branch, depth + 1) for branch in value)]
-        elif key in MAPS and isinstance(value, dict):
-            out[key] = {name: self.convert(schema, depth + 1) for name, schema in value.items()}
+        elif key in MAPS:
+            children = value.items() if isinstance(value, dict) else ()
+            out[key] = {name: self.convert(schema, depth + 1) for name, schema in children}
         elif key in ("items", "additionalProperties") and isinstance(value, dict):
             out[key] = self.convert(value, depth + 1)
         elif key == "prefixItems" and isinstance(value, list):
@@ -520,7 +521,8 @@ class _Strict:
         properties = out.setdefault("properties", {})
         required = [name for name in dict.fromkeys(names_in(node.get("required"))) if name in properties]
         if self._rules.all_required:
-            optional = [name for name in properties if name not in set(required)]
+            known = set(required)
+            optional = [name for name in properties if name not in known]
             for name in optional:
                 self._references.lose("optional properties became required and may be null")
                 properties[name] = _nullable(properties[name])

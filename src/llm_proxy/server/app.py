@@ -67,7 +67,7 @@ class Application:
             methods = found.methods if isinstance(found, Route) else ()
             await outgoing.whole(204, gateway.browser.preflight(incoming, methods), b"")
             return
-        cors = gateway.browser.check(incoming)
+        outgoing.common = gateway.browser.check(incoming)
         if isinstance(found, NoRoute):
             raise _not_found(incoming.path, found)
         if incoming.header(b"upgrade").lower() == "websocket":
@@ -89,7 +89,7 @@ class Application:
             await self._generate(incoming, outgoing, found, request_id, key_name)
             return
         handler = _HANDLERS[found.operation]
-        await handler(gateway, incoming, outgoing, found, [*cors, (b"x-request-id", request_id.encode())], key_name)
+        await handler(gateway, incoming, outgoing, found, [(b"x-request-id", request_id.encode())], key_name)
 
     async def _generate(
         self, incoming: Incoming, outgoing: Outgoing, route: Route, request_id: str, key_name: str
@@ -138,7 +138,7 @@ async def send_fault(
     extra: Headers | None = None,
 ) -> None:
     """The error answer of a protocol, with its headers. What an upstream said verbatim in this very protocol is passed on as it was."""
-    status = fault.status_code
+    status = client_status(surface, fault)
     headers: Headers = [JSON_TYPE, *(extra or [(b"x-request-id", request_id.encode())])]
     if surface == "anthropic-messages":
         headers.append((b"request-id", request_id.encode()))
@@ -156,9 +156,23 @@ async def send_fault(
     await outgoing.whole(status, headers, body)
 
 
+def client_status(surface: Surface, fault: Fault) -> int:
+    """The HTTP status by which this protocol says it (translation.md section 8): an upstream's own status where the protocol knows it."""
+    status = fault.status_code
+    if fault.side != "upstream" or fault.origin == surface:
+        return status
+    if fault.kind == "overloaded" and status in (503, 529):
+        return 529 if surface == "anthropic-messages" else 503
+    if fault.kind == "billing" and surface == "gemini":
+        return 429
+    return status
+
+
 def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
     """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
-    if fault.origin != surface or not fault.raw or fault.kind in ("upstream_auth", "closed"):
+    if fault.origin != surface or fault.raw.lstrip()[:1] not in b"{[" or fault.kind in ("upstream_auth", "closed"):
+        return b""
+    if not fault.raw.strip():
         return b""
     text = fault.raw.decode("utf-8", "replace")
     return fault.raw if scrub(text, gateway.secrets) == text else b""

@@ -153,6 +153,8 @@ class Delivery:
         exchange = self._exchange
         body = await upstream.read(exchange.gateway.limits.max_answer_bytes)
         fault = self._client.error_in_answer(body)
+        if fault is None and not body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
+            fault = Fault(kind="upstream", message="the provider's answer is no JSON object")
         if fault is not None:
             raise FaultError(fault)
         self.usage = self._client.read_usage(body)
@@ -178,8 +180,10 @@ class Delivery:
         glance = glancer.look(frames)
         if glance.usage is not None:
             self.usage = glance.usage if self.usage is None else self.usage.merged(glance.usage)
-        if glance.failed is not None and not self.committed:
-            raise FaultError(glance.failed)
+        if glance.failed is not None:
+            if not self.committed and not glance.content:
+                raise FaultError(glance.failed)
+            self._exchange.fault = glance.failed
         if self._array or frames[0].raw is frames[0].data:
             data = self._reframed(frames)
         elif strip is not None:
@@ -262,10 +266,10 @@ class Delivery:
         writer = self._writer = self._client.stream_writer(context) if exchange.stream else None
         async for events in batches:
             failed = failure(events)
-            if failed is not None and not self.committed:
+            commit = any(map(is_content, events))
+            if failed is not None and not (self.committed or (commit and writer is not None)):
                 raise FaultError(failed.fault)
             if writer is not None and events:
-                commit = any(map(is_content, events))
                 await self._send(writer.write(events), commit=commit)
             if failed is not None:
                 self._exchange.fault = failed.fault

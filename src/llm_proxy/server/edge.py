@@ -23,6 +23,7 @@ MAX_TRAILER_BYTES = 8 * 1024
 IDLE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
+LINGER_SECONDS = 2.0
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
@@ -36,15 +37,21 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 Phase = Literal["idle", "head", "body"]
+Waiting = Literal["idle", "head", "body", "linger"]
 
 
 class Refused(Exception):
-    """The bytes are not one unambiguous request. `status` is the answer's; the connection ends with it."""
+    """The bytes are not one unambiguous request. `status` is the answer's; the connection ends with it.
+
+    `before` holds the complete requests that came with the refused one. `begun`: its head was handed on.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.before = b""
+        self.begun = False
 
 
 class Framing:
@@ -69,46 +76,51 @@ class Framing:
         if self._held:
             data, self._held = self._held + data, b""
         position, size = 0, len(data)
-        while position < size:
-            if self._left:
-                step = min(self._left, size - position)
-                self._left -= step
-                position += step
-                if not self._left and not self._chunked:
-                    self.phase = "idle"
-            elif self._chunked:
-                end = self._line(data, position)
+        begin = -1  # where the last request begins, if it does so here
+        try:
+            while position < size:
+                if self._left:
+                    step = min(self._left, size - position)
+                    self._left -= step
+                    position += step
+                    if not self._left and not self._chunked:
+                        self.phase = "idle"
+                    continue
+                if self._chunked:
+                    end = self._line(data, position)
+                else:
+                    if data.startswith(b"\r\n", position):
+                        # RFC 9112 section 2.2: an empty line before a request is ignored.
+                        data = data[:position] + data[position + 2 :]
+                        size -= 2
+                        if position == size:
+                            break
+                    begin = position
+                    end = self._head(data, position)
+                    if self.phase == "body" and end > 0 and _UPGRADE.search(data, position, end):
+                        # llhttp takes the body of an upgrade request (Java's client offers h2c with every
+                        # POST) for the new protocol. No upgrade is served, so the offer is struck out.
+                        head = _UPGRADE.sub(b"\r\nignored:", data[position:end])
+                        data = data[:position] + head + data[end:]
                 if end < 0:
                     self._held = data[position:]
                     return data[:position]
                 position = end
-            else:
-                end = self._head(data, position)
-                if end < 0:
-                    self._held = data[position:]
-                    return data[:position]
-                if self.phase == "body" and _UPGRADE.search(data, position, end):
-                    # llhttp takes the body of an upgrade request (Java's client offers h2c with every POST)
-                    # for the new protocol. No upgrade is served, so the offer is struck out.
-                    head = _UPGRADE.sub(b"\r\nignored:", data[position:end])
-                    data = data[:position] + head + data[end:]
-                position = end
+        except Refused as refused:
+            refused.begun = begin < 0
+            refused.before = data[: max(begin, 0)]
+            raise
         return data
 
     def _head(self, data: bytes, start: int) -> int:
         """Checks the head that begins at `start`; where it ends, or -1 while it is incomplete."""
-        begin = start
-        # RFC 9112 section 2.2: an empty line before a request is ignored.
-        while data.startswith(b"\r\n", begin) and begin - start < 4:
-            begin += 2
-        end = data.find(b"\r\n\r\n", begin)
+        end = data.find(b"\r\n\r\n", start)
         if end < 0:
-            if len(data) > begin:
-                self.phase = "head"
-                _check_beginning(data[begin:])
+            self.phase = "head"
+            _check_beginning(data[start:])
             return -1
         end += 4
-        head = data[begin:end]
+        head = data[start:end]
         if len(head) > MAX_REQUEST_LINE:
             _check_size(head)
         if _HEAD.fullmatch(head) is None:
@@ -262,7 +274,7 @@ class GuardedEdge(_Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._framing = Framing()
-        self._timed: Phase = "idle"
+        self._timed: Waiting = "idle"  # what the timer waits for
         self._heard = 0.0
         self._refusal = b""
         self._finished = False  # nothing more is read: a refusal waits or was sent
@@ -297,19 +309,23 @@ class GuardedEdge(_Protocol):
         try:
             ready = framing.feed(data)
         except Refused as error:
-            self._refuse(error.status, error.message, framing.phase)
+            if error.before:
+                self._parse(error.before)
+            self._refuse(error.status, error.message, error.begun)
             return
         phase = framing.phase
         if phase == "idle":
             self._unset_keepalive_if_required()
-        elif phase == "body":
+        if ready:
+            self._parse(ready)
+        if self._timed == "linger":
+            return
+        if phase == "body":
             self._heard = self.loop.time()
             if self._timed != "body" or self.timeout_keep_alive_task is None:
                 self._arm("body", BODY_SECONDS)
-        elif self._timed != "head" or self.timeout_keep_alive_task is None or ready:
+        elif phase == "head" and (self._timed != "head" or self.timeout_keep_alive_task is None or ready):
             self._arm("head", HEAD_SECONDS)
-        if ready:
-            self._parse(ready)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -331,7 +347,7 @@ class GuardedEdge(_Protocol):
         self.timeout_keep_alive_task = None
         if self.transport.is_closing():
             return
-        if self._timed == "idle":
+        if self._timed in ("idle", "linger"):
             super().timeout_keep_alive_handler()
         elif self.flow.read_paused or (self._timed == "head" and self._answering()):
             # It is not the client that keeps us waiting.
@@ -339,36 +355,44 @@ class GuardedEdge(_Protocol):
         elif self._timed == "body" and (left := self._heard + BODY_SECONDS - self.loop.time()) > 0:
             self._arm("body", left)
         else:
-            self._refuse(408, "the request did not arrive completely in time", self._timed)
+            self._refuse(408, "the request did not arrive completely in time", self._timed == "body")
 
-    def _arm(self, phase: Phase, seconds: float) -> None:
+    def _arm(self, waiting: Waiting, seconds: float) -> None:
         self._unset_keepalive_if_required()
-        self._timed = phase
+        self._timed = waiting
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def _refuse(self, status: int, message: str, phase: Phase) -> None:
+    def _refuse(self, status: int, message: str, begun: bool) -> None:
         """Answers and closes; answers to earlier requests of the connection come first."""
+        if self._finished:
+            return
         self._finished = True
         self._unset_keepalive_if_required()
         answer = refusal(status, message)
         cycle = self.cycle
-        if phase == "body" and cycle is self._current:
+        if begun and cycle is self._current:
             cycle.disconnected = True
             cycle.message_event.set()
             self._close_with(b"" if cycle.response_started else answer)
         elif self._answering():
-            self._forget_incomplete(phase)
+            if begun:
+                self._forget_last()
             self._refusal = answer
         else:
             self._close_with(answer)
 
-    def _forget_incomplete(self, phase: Phase) -> None:
-        """Takes a request out of the queue whose body will never be complete."""
+    def _forget_last(self) -> None:
+        """Takes the request out of the queue whose body will never be complete."""
 
     def _close_with(self, answer: bytes) -> None:
-        if answer:
-            self.transport.write(answer)
-        self.transport.close()
+        """Closing at once would reset the connection while the client still sends, and the answer be lost."""
+        if not answer:
+            self.transport.close()
+            return
+        self.transport.write(answer)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._arm("linger", LINGER_SECONDS)
 
 
 def edge_protocol() -> type[asyncio.Protocol]:
@@ -393,7 +417,7 @@ def _httptools_edge() -> type[asyncio.Protocol]:
                     # No upgrade is served; what follows is the next request (RFC 9110 section 7.8).
                     data = data[upgrade.args[0] :]
                 except httptools.HttpParserError:
-                    self._refuse(400, "the request is not readable", "head")
+                    self._refuse(400, "the request is not readable", False)
                     return
 
         def on_headers_complete(self) -> None:
@@ -412,8 +436,8 @@ def _httptools_edge() -> type[asyncio.Protocol]:
         def _answering(self) -> bool:
             return bool(self.pipeline) or super()._answering()
 
-        def _forget_incomplete(self, phase: Phase) -> None:
-            if phase == "body" and self.pipeline:
+        def _forget_last(self) -> None:
+            if self.pipeline:
                 self.pipeline.popleft()
 
         def shutdown(self) -> None:
@@ -432,12 +456,15 @@ def _h11_edge() -> type[asyncio.Protocol]:
         def _parse(self, data: bytes) -> None:
             self.conn.receive_data(data)
             self.handle_events()
-            self._current = self.cycle
+            cycle: Any = self.cycle
+            self._current = cycle
+            if cycle is not None and cycle.waiting_for_100_continue:
+                cycle.keep_alive = False
 
         def _unsupported_upgrade_warning(self) -> None:
             """No upgrade is served; nothing to warn of."""
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(400, "the request is not readable", "head")
+            self._refuse(400, "the request is not readable", False)
 
     return H11Edge

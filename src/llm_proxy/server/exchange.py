@@ -21,7 +21,7 @@ from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
 from llm_proxy.dialects.names import derived_call_id
-from llm_proxy.dialects.reasoning import has_traces, restore
+from llm_proxy.dialects.reasoning import has_traces, restore, unwrapped
 from llm_proxy.features import Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.routing.attempt import Trail
@@ -313,7 +313,7 @@ class Exchange:
         out = upstream.write_request(request, target)
         self.losses = list(out.losses)
         if same:
-            before = upstream.write_request(self._as_read, target).body
+            before = upstream.write_request(unwrapped(self._as_read), target).body
             body = wire_json.rewrite(upstream.retarget(self.body, target), before, out.body)
         else:
             body = wire_json.encode(out.body)

@@ -107,9 +107,12 @@ def too_large(limit: int) -> FaultError:
 
 
 class Outgoing:
-    """The response: started once, ended once. `started` tells whether a status has been sent."""
+    """The response: started once, ended once. `started` tells whether a status has been sent.
 
-    __slots__ = ("_send", "ended", "head_only", "started", "status")
+    `common` are headers that every answer to this request carries, also an error.
+    """
+
+    __slots__ = ("_send", "common", "ended", "head_only", "started", "status")
 
     def __init__(self, send: Send, head_only: bool = False) -> None:
         self._send = send
@@ -117,10 +120,13 @@ class Outgoing:
         self.ended = False
         self.status = 0
         self.head_only = head_only
+        self.common: Headers = []
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
         self.status = status
+        if self.common:
+            headers = [*headers, *self.common]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
@@ -135,7 +141,7 @@ class Outgoing:
         """A complete response with its length."""
         self.started = self.ended = True
         self.status = status
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        headers = [*headers, *self.common, (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send(
             {"type": "http.response.body", "body": b"" if self.head_only else body, "more_body": False}

@@ -44,6 +44,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Accepted sockets inherit it: a reader that stops costs no more kernel memory than this.
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
     try:
         server.bind((host, port))
         server.listen(4096)
@@ -74,7 +76,7 @@ class _Server(uvicorn.Server):
 
 def _config(app: Application) -> uvicorn.Config:
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         loop="none",
         http=edge_protocol(),
         ws="none",

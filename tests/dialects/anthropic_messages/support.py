@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, Final
 
 from llm_proxy.conversation.events import Event
+from llm_proxy.conversation.fold import Folder
 from llm_proxy.conversation.parts import Part
 from llm_proxy.conversation.request import Message, Request
+from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.anthropic_messages import DIALECT
 from llm_proxy.dialects.base import Outgoing, ReadContext, ReplyContext, Target
 from llm_proxy.dialects.capabilities import lookup
@@ -16,7 +19,7 @@ from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.wire.sse import SseReader
 
-NAME = "anthropic-messages"
+NAME: Final = "anthropic-messages"
 MAKER = "anthropic/claude"
 ENVELOPE = Envelope(b"key of the tests")
 READ = ReadContext(maker=MAKER, new_call_id=derived_call_id)
@@ -77,7 +80,7 @@ def events_of(raw: bytes, cuts: Sequence[int] = (), context: ReadContext = READ)
     frames, reader = SseReader(), DIALECT.stream_reader(context)
     out: list[Event] = []
     places = [0, *sorted(cuts), len(raw)]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         for frame in frames.feed(raw[start:stop]):
             out += reader.feed(frame)
     for frame in frames.close():
@@ -100,8 +103,9 @@ def frames_of(raw: bytes) -> list[dict[str, Any]]:
 START = {
     "type": "message_start",
     "message": {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [], "stop_reason": None,
-        "stop_sequence": None, "usage": {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1},
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": [],
+        "stop_reason": None, "stop_sequence": None,
+        "usage": {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 1},
     },
 }  # fmt: skip
 STOP = {"type": "message_stop"}
@@ -119,3 +123,11 @@ def block(index: int, content: dict[str, Any], *deltas: dict[str, Any]) -> list[
         *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": index},
     ]
+
+
+def fold_usage(events: Iterable[Event]) -> Usage | None:
+    """The last word on usage, for broken streams as well."""
+    folder = Folder()
+    for event in events:
+        folder.feed(event)
+    return folder.usage

@@ -23,7 +23,10 @@ from tests.dialects.anthropic_messages.support import NAME, minimal, read
         ({"messages": ["x"]}, "messages[0]"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]}, "messages[0].content[0].text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]},
+            "messages[0].content[0].text",
+        ),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0].type"),
         ({"temperature": "0.5"}, "temperature"),
         ({"stream": "yes"}, "stream"),
@@ -56,11 +59,6 @@ def test_missing_messages_and_broken_json_are_bad_requests() -> None:
         assert caught.value.fault.kind == "bad_request"
 
 
-def test_counting_needs_no_max_tokens() -> None:
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
-    assert DIALECT.read_count_request(body).max_output_tokens is None
-
-
 def test_the_head_is_read_without_the_rest() -> None:
     body = json.dumps(minimal(stream=True, metadata={"user_id": "u"})).encode()
     head = DIALECT.read_head(body)
@@ -85,7 +83,10 @@ def test_system_texts_blocks_and_marks_are_kept_apart() -> None:
 
 def test_a_system_message_among_the_messages_stays_in_its_place() -> None:
     request = read(minimal(messages=[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]))
-    assert [(message.role, message.inline) for message in request.messages] == [("user", False), ("system", True)]
+    assert [(message.role, message.inline) for message in request.messages] == [
+        ("user", False),
+        ("system", True),
+    ]
 
 
 def test_content_blocks() -> None:
@@ -107,7 +108,8 @@ def test_media_and_results() -> None:
     result = {"type": "tool_result", "tool_use_id": "t1", "is_error": True, "content": [image]}
     url = {"type": "document", "source": {"type": "url", "url": "https://e.com/a.pdf"}, "title": "T"}
     found = {
-        "type": "search_result", "source": "https://e.com", "title": "S", "content": [{"type": "text", "text": "x"}],
+        "type": "search_result", "source": "https://e.com", "title": "S",
+        "content": [{"type": "text", "text": "x"}],
     }  # fmt: skip
     parts = read(minimal(messages=[{"role": "user", "content": [result, url, found]}])).messages[0].parts
     picture = Media("image", data="aGk=", mime="image/jpeg", origin=NAME)
@@ -145,7 +147,10 @@ def test_tool_choice(choice: dict[str, Any], expected: ToolChoice, parallel: boo
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, Reasoning("budget", budget=2048, visible=True)),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 2048}},
+            Reasoning("budget", budget=2048, visible=True),
+        ),
         ({"thinking": {"type": "disabled"}}, Reasoning("off")),
         (
             {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "high"}},
@@ -159,7 +164,9 @@ def test_thinking(fields: dict[str, Any], expected: Reasoning) -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    request = read(minimal(container="c1", context_management={"edits": []}, output_config={"task_budget": {"n": 1}}))
+    request = read(
+        minimal(container="c1", context_management={"edits": []}, output_config={"task_budget": {"n": 1}})
+    )
     assert request.rest == {
         "container": "c1", "context_management": {"edits": []}, "output_config": {"task_budget": {"n": 1}},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Requests of other protocols become what the Messages API takes; every loss is told, every duty handed over."""
+"""Requests of other protocols become what the Messages API takes; losses are told, duties handed over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from llm_proxy.conversation.fault import FaultError
-from llm_proxy.conversation.parts import CacheMark, Media, Opaque, Refusal, Seal, Text, Thinking, ToolCall, ToolResult
+from llm_proxy.conversation.parts import (
+    CacheMark,
+    Media,
+    Opaque,
+    Refusal,
+    Seal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from llm_proxy.conversation.request import (
     CustomTool,
     FunctionTool,
@@ -107,7 +117,9 @@ def test_three_results_become_one_user_turn_with_the_results_first() -> None:
         ToolCall("call_2", "get_weather", '{"city":"Oslo"}'),
         ToolCall("call_3", "now"),
     )
-    results = [user(ToolResult(name, (Text(text),))) for name, text in (("call_2", "cold"), ("call_1", "warm"))]
+    results = [
+        user(ToolResult(name, (Text(text),))) for name, text in (("call_2", "cold"), ("call_1", "warm"))
+    ]
     body = body_of(HI, calls, *results, user(ToolResult("call_3")), user(Text("and?")), tools=(WEATHER,))
     assert len(body["messages"]) == 3
     assert [block["type"] for block in body["messages"][1]["content"]] == ["tool_use"] * 3
@@ -131,7 +143,11 @@ def test_two_calls_in_separate_messages_are_one_turn() -> None:
 
 def test_a_call_without_a_result_gets_a_synthetic_one_and_a_stray_result_becomes_text() -> None:
     outgoing = write(
-        asked(HI, assistant(ToolCall("c1", "f", "{}")), user(ToolResult("other", (Text("stray"),)), Text("go on")))
+        asked(
+            HI,
+            assistant(ToolCall("c1", "f", "{}")),
+            user(ToolResult("other", (Text("stray"),)), Text("go on")),
+        )
     )
     turn = outgoing.body["messages"][2]["content"]
     assert turn[0] == {"type": "tool_result", "tool_use_id": "c1", "content": "no result", "is_error": True}
@@ -166,7 +182,9 @@ def test_ids_that_come_twice_are_made_unique_and_still_pair() -> None:
 
 
 def test_ids_outside_the_pattern_are_mapped_alike_in_call_and_result() -> None:
-    body = body_of(HI, assistant(ToolCall("functions.search:0", "search")), user(ToolResult("functions.search:0")))
+    body = body_of(
+        HI, assistant(ToolCall("functions.search:0", "search")), user(ToolResult("functions.search:0"))
+    )
     identity = body["messages"][1]["content"][0]["id"]
     assert re.fullmatch("[a-zA-Z0-9_-]+", identity)
     assert body["messages"][2]["content"][0]["tool_use_id"] == identity
@@ -195,7 +213,9 @@ def test_reasoning_without_a_seal_of_this_target_is_left_out() -> None:
     foreign = Thinking("f", seal=Seal("openai-responses", "encrypted", "E", "openai/gpt"))
     other_maker = Thinking("o", seal=Seal(NAME, "signature", "S", "bedrock/claude"))
     envelope = Thinking("e", seal=Seal(NAME, "signature", "gw1.abc"))
-    outgoing = write(asked(HI, assistant(Thinking("plain"), foreign, other_maker, envelope, SIGNED, Text("a")), HI))
+    outgoing = write(
+        asked(HI, assistant(Thinking("plain"), foreign, other_maker, envelope, SIGNED, Text("a")), HI)
+    )
     assert outgoing.body["messages"][1]["content"] == [
         {"type": "thinking", "thinking": "t", "signature": "SIG"},
         {"type": "text", "text": "a"},
@@ -211,7 +231,9 @@ def test_effort_becomes_a_budget_below_max_tokens() -> None:
 
 def test_effort_becomes_adaptive_thinking_on_newer_models() -> None:
     to = target("claude-opus-4-8")
-    body = body_of(HI, to=to, reasoning=Reasoning("effort", effort="high"), sampling=Sampling(temperature=0.2))
+    body = body_of(
+        HI, to=to, reasoning=Reasoning("effort", effort="high"), sampling=Sampling(temperature=0.2)
+    )
     assert body["thinking"]["type"] == "adaptive"
     assert body["output_config"] == {"effort": "high"}
     assert "temperature" not in body
@@ -219,7 +241,11 @@ def test_effort_becomes_adaptive_thinking_on_newer_models() -> None:
 
 @pytest.mark.parametrize(
     ("model", "effort", "expected"),
-    [("claude-sonnet-4-6", "xhigh", "max"), ("claude-opus-5", "minimal", "low"), ("claude-opus-5", "xhigh", "xhigh")],
+    [
+        ("claude-sonnet-4-6", "xhigh", "max"),
+        ("claude-opus-5", "minimal", "low"),
+        ("claude-opus-5", "xhigh", "xhigh"),
+    ],
 )
 def test_efforts_are_fitted_to_the_model(model: str, effort: Any, expected: str) -> None:
     body = body_of(HI, to=target(model), reasoning=Reasoning("effort", effort=effort))
@@ -248,7 +274,8 @@ def test_thinking_is_off_when_the_current_tool_loop_began_without_it() -> None:
 
 def test_a_forced_tool_is_preferred_to_thinking_with_a_budget() -> None:
     fields: dict[str, Any] = {
-        "tools": (WEATHER,), "tool_choice": ToolChoice("required"), "reasoning": Reasoning("effort", effort="high"),
+        "tools": (WEATHER,), "tool_choice": ToolChoice("required"),
+        "reasoning": Reasoning("effort", effort="high"),
     }  # fmt: skip
     body = body_of(HI, **fields)
     assert body["tool_choice"] == {"type": "any"} and "thinking" not in body
@@ -266,7 +293,9 @@ def test_sampling_is_fitted_to_the_model() -> None:
     assert {loss.partition(":")[0] for loss in outgoing.losses} == {
         "temperature", "top_p", "seed", "frequency_penalty",
     }  # fmt: skip
-    refused = write(asked(HI, sampling=Sampling(temperature=0.2, top_p=0.9, top_k=4)), target("claude-opus-4-8"))
+    refused = write(
+        asked(HI, sampling=Sampling(temperature=0.2, top_p=0.9, top_k=4)), target("claude-opus-4-8")
+    )
     assert not {"temperature", "top_p", "top_k"} & refused.body.keys()
 
 
@@ -372,7 +401,9 @@ def test_of_tools_with_one_name_the_last_counts() -> None:
 
 def test_tools_that_other_vendors_run() -> None:
     search = ServerTool("openai-responses", "web_search", {"type": "web_search"}, "web_search")
-    images = ServerTool("openai-responses", "image_generation", {"type": "image_generation"}, "image_generation")
+    images = ServerTool(
+        "openai-responses", "image_generation", {"type": "image_generation"}, "image_generation"
+    )
     outgoing = write(asked(HI, tools=(search, images)))
     assert outgoing.body["tools"] == [{"type": "web_search_20250305", "name": "web_search"}]
     assert any("image_generation" in loss for loss in outgoing.losses)
@@ -421,7 +452,9 @@ def test_images_and_documents() -> None:
     assert content[3]["source"] == {"type": "text", "media_type": "text/plain", "data": "words"}
 
 
-@pytest.mark.parametrize("part", [Media("audio", data="aGk=", mime="audio/wav"), Media("image", file_id="file-1")])
+@pytest.mark.parametrize(
+    "part", [Media("audio", data="aGk=", mime="audio/wav"), Media("image", file_id="file-1")]
+)
 def test_media_that_cannot_be_sent_are_refused_not_dropped(part: Media) -> None:
     with pytest.raises(FaultError) as caught:
         write(asked(user(part)))
@@ -435,7 +468,9 @@ def test_images_of_the_assistant_move_into_the_next_user_turn() -> None:
 
 
 def test_refusals_and_foreign_parts_of_the_history() -> None:
-    outgoing = write(asked(HI, assistant(Refusal("no"), Opaque("openai-responses", "web_search_call", {})), HI))
+    outgoing = write(
+        asked(HI, assistant(Refusal("no"), Opaque("openai-responses", "web_search_call", {})), HI)
+    )
     assert outgoing.body["messages"][1]["content"] == [{"type": "text", "text": "no"}]
     assert any("web_search_call" in loss for loss in outgoing.losses)
 

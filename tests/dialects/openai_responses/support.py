@@ -33,8 +33,11 @@ class Packer:
 def reply(request: Request | None = None, **changed: Any) -> ReplyContext:
     counter = itertools.count()
     values: dict[str, Any] = {
-        "model": "asked-model", "new_id": lambda prefix: f"{prefix}{next(counter):024d}", "packer": Packer(), "now": 1700000000,
-    }  # fmt: skip
+        "model": "asked-model",
+        "new_id": lambda prefix: f"{prefix}{next(counter):024d}",
+        "packer": Packer(),
+        "now": 1700000000,
+    }
     return ReplyContext(request=request, **{**values, **changed})
 
 
@@ -97,7 +100,10 @@ def meaning(parts: Sequence[Part]) -> dict[str, Any]:
         "text": "".join(part.text for part in texts),
         "thinking": "".join("".join(part.pieces) or part.text for part in thoughts),
         "tool_calls": [
-            {"name": part.name, "args": part.arguments if part.kind == "custom" else json.loads(part.arguments or "{}")}
+            {
+                "name": part.name,
+                "args": part.arguments if part.kind == "custom" else json.loads(part.arguments or "{}"),
+            }
             for part in parts
             if isinstance(part, ToolCall)
         ],

@@ -1,8 +1,7 @@
 """Anthropic Messages in both roles: toward clients that speak it and toward providers that do.
 
-`DIALECT` is the whole protocol; `read_count_request` and `write_as_read` complete it beyond the common
-contract, and
-`client_tools` gives other dialects the schemas of Anthropic's own tools. No bytes on a socket, no clock.
+`DIALECT` is the whole protocol; `write_as_read` goes beyond the common contract. `client_tools` gives other
+dialects the schemas of Anthropic's own client tools.
 """
 
 from __future__ import annotations
@@ -50,10 +49,6 @@ class AnthropicMessages:
 
     def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body)
-
-    def read_count_request(self, body: bytes, path_model: str = "") -> Request:
-        """The body of a count_tokens call, which has no `max_tokens`."""
-        return request_in.read_request(body, counting=True)
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes:
         return answer_out.write_answer(answer, context)

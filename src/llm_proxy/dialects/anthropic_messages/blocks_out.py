@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 from llm_proxy.conversation.fault import bad_request
@@ -199,9 +201,6 @@ def _inline(draft: Draft, part: Media, mime: str, data: str) -> Block:
 
 
 def _decoded(data: str) -> str:
-    import base64
-    import binascii
-
     try:
         return base64.b64decode(data).decode("utf-8", "replace")
     except (binascii.Error, ValueError):

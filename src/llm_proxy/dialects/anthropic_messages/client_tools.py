@@ -1,8 +1,7 @@
 """Anthropic's typed client tools as plain functions.
 
 Claude knows these tools by heart, so a request names only their type. Other models need what is written out
-here; the client runs the
-call either way, so the names of tools and arguments are Anthropic's.
+here; the client runs the call either way, so the names of tools and arguments are Anthropic's.
 """
 
 from __future__ import annotations

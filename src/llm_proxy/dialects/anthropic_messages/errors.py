@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.dialects.anthropic_messages import wire
 from llm_proxy.wire import json
@@ -124,14 +126,8 @@ def fault_of(value: Any, status: int = 0, body: bytes = b"") -> Fault:
         status = code
     fault = _fault(status, message, kind_word, "" if code is None else str(code)[:100], inner)
     if value.get("type") == "error" and kind_word and len(body) <= _MOST_RAW:
-        return _with_raw(fault, body)
+        return msgspec.structs.replace(fault, origin=wire.NAME, raw=body)
     return fault
-
-
-def _with_raw(fault: Fault, body: bytes) -> Fault:
-    from msgspec.structs import replace
-
-    return replace(fault, origin=wire.NAME, raw=body)
 
 
 def _message(fields: dict[str, Any]) -> str:
@@ -227,6 +223,8 @@ def write_error(fault: Fault, request_id: str = "") -> bytes:
         kind = fault.upstream_type
     elif fault.kind in ("upstream", "bad_request") and fault.status_code == 504:
         kind = "timeout_error"
+    elif fault.kind == "not_found" and fault.status_code == 400:
+        kind = "invalid_request_error"
     message = _compacting(fault.message) if fault.kind == "context_length" else fault.message
     return json.encode(
         {

@@ -1,9 +1,8 @@
 """The conversation as `system` and `messages` of a request.
 
 A conversation of this protocol keeps its shape, one message for one message. One of another protocol is put
-into the shape that
-the Messages API demands: turns that alternate and begin with the user, every call answered in the next turn,
-no empty text.
+into the shape that the Messages API demands: turns that alternate and begin with the user, every call
+answered in the next turn, no empty text.
 """
 
 from __future__ import annotations
@@ -190,7 +189,7 @@ def _merged(draft: Draft, cleaned: list[_Turn]) -> list[_Turn]:
 
 
 class _Results:
-    """All tool results of a conversation, by the id of their call, numbered in the order in which they came."""
+    """All tool results of a conversation, by the id of their call, numbered in the order they came in."""
 
     def __init__(self, turns: list[_Turn]) -> None:
         self.waiting: dict[str, list[tuple[int, int, ToolResult]]] = {}

@@ -104,12 +104,11 @@ def read_head(body: bytes) -> Head:
     return Head(model=model or "", stream=bool(stream), size=len(body), include_usage=True, user=user)
 
 
-def read_request(body: bytes, counting: bool = False) -> Request:
-    """`counting`: the body of a count_tokens call, which has no `max_tokens`."""
+def read_request(body: bytes) -> Request:
     fields = decode(body)
     model = _optional(fields, "model", str)
     limit = _optional(fields, "max_tokens", int)
-    if limit is None and not counting:
+    if limit is None:
         raise bad_request("max_tokens: Field required", "max_tokens")
     if limit is not None and limit < 0:
         raise bad_request("max_tokens: must not be negative", "max_tokens")

@@ -77,8 +77,8 @@ def write_request(request: Request, target: Target) -> Outgoing:
 def write_as_read(request: Request) -> dict[str, Any]:
     """The body that `read_request` was given, up to spelling: nothing is adapted to a target.
 
-    Sealed values stay as they are, envelopes included. The counterpart for `wire.json.rewrite`: its difference
-    to `write_request` is every edit and every demand of the target.
+    Sealed values stay as they are, envelopes included. For `wire.json.rewrite`: the difference to
+    `write_request` is every edit and every demand of the target.
     """
     return _write_body(Draft(request, None))
 

@@ -85,7 +85,7 @@ class StreamReader:
         return out
 
     def close(self) -> Sequence[Event]:
-        """The stream has ended by its protocol only with `message_stop`; a stop reason alone is not enough."""
+        """A stream ends by its protocol only with `message_stop`; a stop reason alone is not enough."""
         if self._over:
             return ()
         self._over = True

@@ -1,9 +1,8 @@
 """Canonical events as the event stream that a Messages client gets.
 
 One content block is open at a time and indexes are contiguous, whatever the upstream interleaves. A text or
-reasoning part gives
-way to the next part at once and goes on in a new block; only an open tool call makes others wait, in memory,
-until it is complete.
+reasoning part gives way to the next part at once and goes on in a new block; only an open tool call makes
+others wait, in memory, until it is complete.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class _Part:
     being written.
     """
 
-    __slots__ = ("ended", "kind", "open", "seal", "shown", "skeleton", "split", "text_seen", "waiting")
+    __slots__ = ("ended", "kind", "open", "seal", "shown", "skeleton", "text_seen", "waiting")
 
     def __init__(self, skeleton: Text | Refusal | Thinking | ToolCall, kind: str, shown: bool) -> None:
         self.skeleton = skeleton
@@ -73,7 +72,6 @@ class _Part:
         self.open = False
         self.ended = False
         self.text_seen = False
-        self.split = False
         self.seal: Seal | None = skeleton.seal if isinstance(skeleton, Thinking) else None
 
 
@@ -242,7 +240,6 @@ class StreamWriter:
         block.
         """
         self._close(part, out)
-        part.split = True
         self._writing = None
         if part.ended:
             del self._parts[number]
@@ -326,7 +323,7 @@ class StreamWriter:
             part.open = True
 
     def _close(self, part: _Part, out: list[bytes]) -> None:
-        """Ends the block of `part` if it has one; reasoning gets its signature, or is sent as a seal alone."""
+        """Ends the block of `part` if it has one; reasoning gets its signature, or is a seal alone."""
         if part.kind == "thinking":
             if part.open:
                 signature = json.encode(signature_of(part.seal, self._context))

@@ -176,7 +176,7 @@ def write_usage(
 
 
 def read_citation(raw: dict[str, Any]) -> Citation:
-    """Its offsets count in the cited document, not in the answer's text, so `start` and `end` stay unknown."""
+    """Offsets here count in the cited document, not in the answer's text: `start` and `end` stay unknown."""
     return Citation(
         url=text_in(raw.get("url")),
         title=text_in(raw.get("title")) or text_in(raw.get("document_title")),
@@ -264,7 +264,7 @@ def read_cache(block: dict[str, Any]) -> CacheMark | None:
 
 
 def write_cache(mark: CacheMark, ttl: bool) -> dict[str, Any]:
-    """`ttl`: the target takes it. OpenAI's longer retentions become the hour, the shorter ones the default."""
+    """`ttl`: the target takes it. OpenAI's long retentions become the hour, the short ones the default."""
     written: dict[str, Any] = {"type": "ephemeral"}
     word = {"12h": "1h", "24h": "1h"}.get(mark.ttl, mark.ttl)
     if ttl and word in ("5m", "1h"):

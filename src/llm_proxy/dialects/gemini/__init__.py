@@ -1,7 +1,7 @@
 """Gemini generateContent (v1beta) in both roles.
 
-Requests and answers in both directions, errors, model lists and token counts. Model and streaming are part of the
-path here, not of the body. What the other protocols look like is not known here.
+Requests and answers in both directions, errors, model lists and token counts. Model and streaming are
+part of the path here, not of the body. What the other protocols look like is not known here.
 """
 
 from __future__ import annotations
@@ -90,14 +90,16 @@ class Gemini:
         """The model is in the path; only a body that names one, too, must name the same."""
         if _MODEL_MEMBER.search(body) is None and b'"generate' not in body:
             return body
-        name = wire_json.encode(request_out.model_path(target.model))
         members = wire_json.split_object(body)
         if "model" in members:
-            body = wire_json.replace_member(body, "model", name)
+            body = _renamed(body, members["model"], target.model)
         for wrapper in ("generateContentRequest", "generate_content_request"):
             inner = members.get(wrapper)
-            if inner is not None and inner.lstrip()[:1] == b"{":
-                body = wire_json.replace_member(body, wrapper, wire_json.replace_member(inner, "model", name))
+            if inner is None or inner.lstrip()[:1] != b"{":
+                continue
+            named = wire_json.split_object(inner).get("model")
+            if named is not None:
+                body = wire_json.replace_member(body, wrapper, _renamed(inner, named, target.model))
         return body
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
@@ -136,6 +138,13 @@ class Gemini:
         if tokens is None or tokens < 0:
             raise FaultError(Fault(kind="upstream", message="the provider's token count names no number"))
         return tokens
+
+
+def _renamed(body: bytes, written: bytes, model: str) -> bytes:
+    """`body` naming `model` in the form that the client used; untouched if it does already."""
+    wanted = request_out.model_path(model) if written.lstrip().startswith(b'"models/') else model
+    value = wire_json.encode(wanted)
+    return body if written.strip() == value else wire_json.replace_member(body, "model", value)
 
 
 def _answer_object(body: bytes, what: str) -> Object:

@@ -1,7 +1,8 @@
 """Gemini answers as events: one decoding logic for stream chunks and for whole bodies.
 
-Gemini has no closing event: a stream is complete when its connection ends after every candidate gave a reason. So
-a `Finish` is held until then. Nothing here raises for what a provider sends, except `read_answer` (FaultError).
+Gemini has no closing event: a stream is complete when its connection ends after every candidate gave a
+reason. So a `Finish` is held until then. Nothing here raises for what a provider sends, except
+`read_answer` (FaultError).
 """
 
 from __future__ import annotations

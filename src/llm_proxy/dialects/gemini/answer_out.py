@@ -1,7 +1,7 @@
 """Events as Gemini chunks and whole answers as one body, in the strict form that Google's SDKs take.
 
-Text goes out as it comes, a call when it is complete; the last chunk carries every reason and the usage. Never
-a comment, an event name or `[DONE]`: the Python SDK raises on each of them.
+Text goes out as it comes, a call when it is complete; the last chunk carries every reason and the usage.
+Never a comment, an event name or `[DONE]`: the Python SDK raises on each of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Messages as Gemini `contents` and `systemInstruction`.
 
-Owns the order that Gemini demands (a call turn is followed by exactly its responses, turns alternate), the rules
-for thought signatures, and what becomes of media. Content of a Gemini client keeps its positions.
+Owns the order that Gemini demands (a call turn is followed by exactly its responses, turns alternate),
+the rules for thought signatures, and what becomes of media. Content of a Gemini client keeps its
+positions.
 """
 
 from __future__ import annotations

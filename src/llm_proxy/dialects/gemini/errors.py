@@ -58,7 +58,8 @@ _CODES = {
 }
 _CONTEXT = re.compile(
     r"exceeds? the maximum (?:number|length) of (?:input )?tokens|input token count"
-    r"|token count .{0,40}exceeds|exceeds the (?:model's )?context|context (?:length|window)|maximum context|prompt is too long",
+    r"|token count .{0,40}exceeds|exceeds the (?:model's )?context"
+    r"|context (?:length|window)|maximum context|prompt is too long",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(r"api[ _]key (?:not valid|invalid|expired|not found)|API_KEY_INVALID", re.IGNORECASE)
@@ -103,7 +104,7 @@ def fault_of_error(error: Any, status: int, raw: bytes) -> Fault:
 def _fault(status: int, message: str, word: str, details: Any, raw: bytes) -> Fault:
     message = " ".join(message.split())[:_MAX_MESSAGE]
     kind = _kind(status, message, word, details)
-    own_status = status if 400 <= status <= 599 and kind not in ("upstream_auth",) else 0
+    own_status = status if 400 <= status <= 599 and (kind != "upstream_auth" or status == 400) else 0
     if kind == "context_length":
         own_status = 400
     return Fault(

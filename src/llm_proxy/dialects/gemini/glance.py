@@ -45,7 +45,7 @@ class GeminiGlancer:
     def __init__(self) -> None:
         self._ended = False
         self._failed = False
-        self._begun = False
+        self._ordinary = False
         self._usage: Usage | None = None
 
     def look(self, frames: Sequence[Frame]) -> Glance:
@@ -54,17 +54,13 @@ class GeminiGlancer:
             data = frame.data
             if data is None:
                 continue
-            if (
-                self._ended
-                or not self._begun
-                or b'"finishReason"' in data
-                or b'"promptFeedback"' in data
-                or (b'"error"' in data and b'"candidates"' not in data)
-            ):
-                self._begun = True
+            if self._ordinary and b'"parts"' in data and b'"finishReason"' not in data:
+                # An error or a blocked prompt has no parts.
+                if not seen.content:
+                    seen = _CONTENT if seen is _NOTHING else msgspec.structs.replace(seen, content=True)
+            else:
                 seen = self._closely(data, seen)
-            elif not seen.content and b'"parts"' in data:
-                seen = _CONTENT if seen is _NOTHING else msgspec.structs.replace(seen, content=True)
+                self._ordinary = not self._ended
         return seen
 
     def _closely(self, data: bytes, seen: Glance) -> Glance:

@@ -1,7 +1,8 @@
 """A canonical Request as a generateContent body for a target, with what was lost and what the proxy owes.
 
-A request of a Gemini client is written position by position, as it was read. One of any other dialect is brought
-into Gemini's order: system texts first, turns merged, every call turn followed by exactly its responses.
+A request of a Gemini client is written position by position, as it was read. One of any other dialect is
+brought into Gemini's order: system texts first, turns merged, every call turn followed by exactly its
+responses.
 """
 
 from __future__ import annotations

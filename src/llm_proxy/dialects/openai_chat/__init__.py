@@ -1,7 +1,8 @@
 """OpenAI Chat Completions, and the many servers that speak a dialect of it, in both roles.
 
-Requests: `request_in`, `messages_in`, `request_out`, `messages_out`. Answers: `answer_in`, `stream_in`, `answer_out`,
-`stream_out`, `glance`. Errors, models, usage and the side paths have a file each. Knows no socket, clock or log.
+Requests: `request_in`, `messages_in`, `request_out`, `messages_out`. Answers: `answer_in`, `stream_in`,
+`answer_out`, `stream_out`, `glance`. Errors, models, usage and the side paths have a file each. Knows no
+socket, clock or log.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What a provider of this dialect answers, as events: one decoding for chunks of a stream and for whole answers.
+"""What a provider of this dialect answers, as events: one decoding for chunks of a stream and for whole
+answers.
 
-`Decoder` takes decoded chunks and keeps what a choice is doing; a whole answer is one big chunk. Tolerates the quirks of the
-dialect's many servers (second finish reasons, calls without index, id or name, usage anywhere, content as a list). Knows no bytes.
+`Decoder` takes decoded chunks and keeps what a choice is doing; a whole answer is one big chunk. Tolerates
+the quirks of the dialect's many servers (second finish reasons, calls without index, id or name, usage
+anywhere, content as a list). Knows no bytes.
 """
 
 from __future__ import annotations
@@ -130,7 +132,13 @@ class _Audio:
         if not self.data and not self.transcript:
             return None
         data = self.data[0] if len(self.data) == 1 else _joined_base64(self.data)
-        return Media("audio", data=data, file_id=self.id if not data else "", origin=NAME, transcript="".join(self.transcript))
+        return Media(
+            "audio",
+            data=data,
+            file_id=self.id if not data else "",
+            origin=NAME,
+            transcript="".join(self.transcript),
+        )
 
 
 def _joined_base64(pieces: list[str]) -> str:
@@ -144,7 +152,9 @@ def _joined_base64(pieces: list[str]) -> str:
 
 
 class _Choice:
-    """One choice: the part that flows now (text, refusal or reasoning) and its calls, which stay open until the end."""
+    """One choice: the part that flows now (text, refusal or reasoning) and its calls, which stay open until
+    the end.
+    """
 
     def __init__(self, decoder: Decoder, index: int) -> None:
         self.decoder = decoder
@@ -218,8 +228,12 @@ class _Choice:
     # ---- what a delta or message holds
 
     def take(self, delta: dict[str, Any], out: list[Event]) -> None:
-        self._take_thinking(delta, out)
         content = delta.get("content")
+        if len(delta) == 1 and content and type(content) is str and self.splitter is None:
+            self._add("text", content, out)
+            return
+        if "reasoning_content" in delta or "reasoning" in delta or "reasoning_details" in delta:
+            self._take_thinking(delta, out)
         if type(content) is str:
             if content:
                 self._take_text(content, out)
@@ -319,13 +333,19 @@ class _Choice:
         elif self.decoder.whole or self._kind != "details" or key != self._entry_key:
             self._open("details", Thinking(summary=entry.get("type") == "reasoning.summary"), out)
             self._entry, self._entry_key = {}, key
-        self._entry.update((name, value) for name, value in entry.items() if name not in ("text", "summary") and value is not None)
+        self._entry.update(
+            (name, value)
+            for name, value in entry.items()
+            if name not in ("text", "summary") and value is not None
+        )
         text = entry_text(entry)
         if text:
             self._add("details", text, out)
 
     def _completes_thinking(self, entry: dict[str, Any]) -> bool:
-        """Is this the seal of the plain reasoning text that has just been streamed? (This proxy writes it so.)"""
+        """Is this the seal of the plain reasoning text that has just been streamed? (This proxy writes it
+        so.)
+        """
         if self._kind != "thinking" or self._flow is None or entry.get("type") == "reasoning.encrypted":
             return False
         text = entry_text(entry)
@@ -385,6 +405,9 @@ class _Choice:
     def _call_of(self, index: Any, call_id: str, name: str, position: int) -> _Call:
         """The call that a delta belongs to. Some servers give no index, or the same index to every call."""
         key: object
+        if self.decoder.whole:  # in a whole message every entry is a call of its own
+            call = self.calls[(len(self.calls), position)] = _Call()
+            return call
         if type(index) is int:
             key = index
             known = self.calls.get(key)
@@ -396,9 +419,10 @@ class _Choice:
             key = (len(self.calls), position)
         else:
             return self.last_call
-        call = self.calls.get(key)
-        if call is None:
-            call = self.calls[key] = _Call()
+        found = self.calls.get(key)
+        call = _Call() if found is None else found
+        if found is None:
+            self.calls[key] = call
             if type(index) is int and key != index:
                 self.calls[("closed", len(self.calls))] = self.calls[index]
                 self.calls[index] = call  # what follows under this index belongs to the newer call
@@ -409,7 +433,9 @@ class _Choice:
         extra = entry.get("extra_content")
         google = extra.get("google") if type(extra) is dict else None
         value = google.get("thought_signature") if type(google) is dict else None
-        return Seal(NAME, "thought", value, self.decoder.context.maker) if type(value) is str and value else None
+        return (
+            Seal(NAME, "thought", value, self.decoder.context.maker) if type(value) is str and value else None
+        )
 
     def _take_legacy(self, raw: dict[str, Any], out: list[Event]) -> None:
         call = self.calls.setdefault("function_call", _Call(legacy=True))
@@ -456,7 +482,9 @@ class _Choice:
     # ---- end
 
     def close(self, out: list[Event]) -> None:
-        """End everything that is open. More may follow all the same: some servers go on after a finish reason."""
+        """End everything that is open. More may follow all the same: some servers go on after a finish
+        reason.
+        """
         if self.splitter is not None:
             for thought, piece in self.splitter.flush():
                 self._add("thinking" if thought else "text", piece, out)
@@ -508,11 +536,16 @@ class Decoder:
         return number
 
     def call_id(self, given: str, name: str, arguments: list[str]) -> tuple[str, bool]:
-        """(id, is it the provider's own). An empty or repeated id is replaced, the same way for the same answer."""
+        """(id, is it the provider's own). An empty or repeated id is replaced, the same way for the same
+        answer.
+        """
         call_id, native = given, True
         ordinal = len(self._calls)
         if not call_id or call_id in self._calls:
-            call_id, native = self.context.new_call_id(self._seed or f"{name}{''.join(arguments)}", ordinal), False
+            call_id, native = (
+                self.context.new_call_id(self._seed or f"{name}{''.join(arguments)}", ordinal),
+                False,
+            )
         self._calls.add(call_id)
         return call_id, native
 

@@ -1,6 +1,7 @@
 """A canonical answer as the body of a chat completion, and the pieces that its stream form shares.
 
-Strict: the official SDKs and the known agents are the judge. Parts that only another dialect knows are left out. Knows no frames.
+Strict: the official SDKs and the known agents are the judge. Parts that only another dialect knows are left
+out. Knows no frames.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from llm_proxy.conversation.parts import (
     Text,
     Thinking,
     ToolCall,
-)  # fmt: skip
+)
 from llm_proxy.conversation.request import FunctionTool
 from llm_proxy.dialects import media_types
 from llm_proxy.dialects.base import ReplyContext
@@ -31,9 +32,16 @@ from llm_proxy.wire.json import encode
 
 PREFIX = "chatcmpl-"
 _FINISH = {
-    "end": "stop", "stop_sequence": "stop", "pause": "stop", "malformed_tool": "stop", "unknown": "stop",
-    "length": "length", "context_full": "length", "tool_use": "tool_calls", "content_filter": "content_filter",
-}  # fmt: skip
+    "end": "stop",
+    "stop_sequence": "stop",
+    "pause": "stop",
+    "malformed_tool": "stop",
+    "unknown": "stop",
+    "length": "length",
+    "context_full": "length",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+}
 
 
 def answer_id(given: str, context: ReplyContext) -> str:
@@ -48,7 +56,9 @@ def answer_id(given: str, context: ReplyContext) -> str:
 def is_legacy(context: ReplyContext) -> bool:
     """Did the client send `functions`? Then it reads `function_call`."""
     request = context.request
-    return request is not None and any(isinstance(tool, FunctionTool) and tool.legacy for tool in request.tools)
+    return request is not None and any(
+        isinstance(tool, FunctionTool) and tool.legacy for tool in request.tools
+    )
 
 
 def finish_reason(stop: Stop, called: bool, legacy: bool) -> str:
@@ -104,7 +114,9 @@ def detail_entry(thought: Thinking, index: int, context: ReplyContext) -> dict[s
 
 
 def annotation(citation: Citation, before: int, length: int) -> dict[str, Any] | None:
-    """A source in this protocol's form. `before`: characters of the content before the text part, `length` that part's own."""
+    """A source in this protocol's form. `before`: characters of the content before the text part, `length`
+    that part's own.
+    """
     if not citation.url:
         return None
     known = citation.start >= 0
@@ -114,7 +126,11 @@ def annotation(citation: Citation, before: int, length: int) -> dict[str, Any] |
         "start_index": before + (citation.start if known else 0),
         "end_index": before + (citation.end if known and citation.end >= 0 else length),
     }
-    if citation.origin == NAME and citation.raw is not None and isinstance(raw := citation.raw.get("url_citation"), dict):
+    if (
+        citation.origin == NAME
+        and citation.raw is not None
+        and isinstance(raw := citation.raw.get("url_citation"), dict)
+    ):
         return {**citation.raw, "url_citation": {**raw, **source}}
     return {"type": "url_citation", "url_citation": source}
 
@@ -180,7 +196,8 @@ def _choice(choice: Choice, index: int, context: ReplyContext) -> dict[str, Any]
         message["function_call"] = {"name": first.name or "unknown", "arguments": first.arguments or "{}"}
     elif calls:
         message["tool_calls"] = [
-            written_call(call, call.arguments or ("" if call.kind == "custom" else "{}"), context) for call in calls
+            written_call(call, call.arguments or ("" if call.kind == "custom" else "{}"), context)
+            for call in calls
         ]
     return {
         "index": index,
@@ -201,7 +218,9 @@ def _message(choice: Choice, context: ReplyContext) -> dict[str, Any]:
             annotations += [entry for entry in found if entry is not None]
             texts.append(part.text)
             before += len(part.text)
-    refusal = "".join(part.text for part in choice.parts if isinstance(part, Refusal)) or refusal_text(choice.stop)
+    refusal = "".join(part.text for part in choice.parts if isinstance(part, Refusal)) or refusal_text(
+        choice.stop
+    )
     media = [part for part in choice.parts if isinstance(part, Media)]
     audio = next((part for part in media if part.kind == "audio"), None)
     images = [image_object(part) for part in media if part.kind == "image"]

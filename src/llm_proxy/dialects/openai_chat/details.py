@@ -1,7 +1,8 @@
-"""Reasoning in the fields of this dialect's servers: `reasoning_details`, `reasoning_content`, `reasoning`, Mistral's list.
+"""Reasoning in the fields of this dialect's servers: `reasoning_details`, `reasoning_content`, `reasoning`,
+Mistral's list.
 
-Turns one entry into a `Thinking` and back. An own entry is kept whole as a seal of kind `details`; a foreign seal travels
-through a client inside an entry, as the proxy's envelope.
+Turns one entry into a `Thinking` and back. An own entry is kept whole as a seal of kind `details`; a foreign
+seal travels through a client inside an entry, as the proxy's envelope.
 """
 
 from __future__ import annotations
@@ -59,12 +60,18 @@ def entry_seal(entry: dict[str, Any], maker: str) -> Seal:
             return Seal(NAME, "encrypted", value, maker)
     item_id = entry.get("id")
     return Seal(
-        NAME, "details", msgspec.json.encode(entry).decode(), maker, item_id if isinstance(item_id, str) else ""
+        NAME,
+        "details",
+        msgspec.json.encode(entry).decode(),
+        maker,
+        item_id if isinstance(item_id, str) else "",
     )
 
 
 def thinking_part(entry: dict[str, Any], maker: str) -> Thinking:
-    return Thinking(entry_text(entry), summary=entry.get("type") == "reasoning.summary", seal=entry_seal(entry, maker))
+    return Thinking(
+        entry_text(entry), summary=entry.get("type") == "reasoning.summary", seal=entry_seal(entry, maker)
+    )
 
 
 def is_listed(seal: Seal | None) -> bool:
@@ -88,7 +95,9 @@ def native_entry(seal: Seal) -> dict[str, Any] | None:
 
 
 def packed_entry(seal: Seal, packed: str, text: str) -> dict[str, Any]:
-    """The entry that carries an envelope through a client. A text is repeated beside it: signatures hold for exact texts only."""
+    """The entry that carries an envelope through a client. A text is repeated beside it: signatures hold for
+    exact texts only.
+    """
     entry: dict[str, Any] = {"type": "reasoning.text", "text": text, "signature": packed}
     if not text:
         entry = {"type": "reasoning.encrypted", "data": packed}

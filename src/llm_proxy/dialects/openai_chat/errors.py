@@ -1,6 +1,8 @@
-"""Errors in this dialect: the many shapes that providers send, as a `Fault`; a `Fault`, as the shape that clients read.
+"""Errors in this dialect: the many shapes that providers send, as a `Fault`; a `Fault`, as the shape that
+clients read.
 
-Looks at bodies only: headers, keys and retries are not its business. Messages are shortened and cleaned, never invented.
+Looks at bodies only: headers, keys and retries are not its business. Messages are shortened and cleaned,
+never invented.
 """
 
 from __future__ import annotations
@@ -19,32 +21,50 @@ _MAX_RAW = 16 * 1024
 _FAMILY = (NAME, "openai-responses")
 
 _TYPES: dict[FaultKind, str] = {
-    "bad_request": "invalid_request_error", "validation": "invalid_request_error",
-    "context_length": "invalid_request_error", "auth": "invalid_request_error", "upstream_auth": "server_error",
-    "billing": "insufficient_quota", "permission": "request_forbidden", "not_found": "invalid_request_error",
-    "method": "invalid_request_error", "too_large": "invalid_request_error",
-    "unsupported_media": "invalid_request_error", "upgrade": "invalid_request_error", "host": "invalid_request_error",
-    "rate_limit": "rate_limit_error", "internal": "server_error", "upstream": "server_error",
-    "unavailable": "server_error", "overloaded": "server_error", "timeout": "server_error",
-    "loop": "invalid_request_error", "closed": "server_error",
-}  # fmt: skip
+    "bad_request": "invalid_request_error",
+    "validation": "invalid_request_error",
+    "context_length": "invalid_request_error",
+    "auth": "invalid_request_error",
+    "upstream_auth": "server_error",
+    "billing": "insufficient_quota",
+    "permission": "request_forbidden",
+    "not_found": "invalid_request_error",
+    "method": "invalid_request_error",
+    "too_large": "invalid_request_error",
+    "unsupported_media": "invalid_request_error",
+    "upgrade": "invalid_request_error",
+    "host": "invalid_request_error",
+    "rate_limit": "rate_limit_error",
+    "internal": "server_error",
+    "upstream": "server_error",
+    "unavailable": "server_error",
+    "overloaded": "server_error",
+    "timeout": "server_error",
+    "loop": "invalid_request_error",
+    "closed": "server_error",
+}
 _CODES: dict[FaultKind, str] = {
-    "context_length": "context_length_exceeded", "auth": "invalid_api_key", "billing": "insufficient_quota",
+    "context_length": "context_length_exceeded",
+    "auth": "invalid_api_key",
+    "billing": "insufficient_quota",
     "rate_limit": "rate_limit_exceeded",
-}  # fmt: skip
+}
 
 _CONTEXT = re.compile(
     r"context[ _](?:length|window|size)|prompt (?:is )?too long|too many (?:input )?tokens|input is too long"
-    r"|maximum (?:number of )?(?:input |prompt )?tokens|token count.{0,40}exceed|exceed.{0,30}max(?:imum)? (?:context|token)"
+    r"|maximum (?:number of )?(?:input |prompt )?tokens|token count.{0,40}exceed"
+    r"|exceed.{0,30}max(?:imum)? (?:context|token)"
     r"|reduce the length of the (?:messages|prompt|input)|input length.{0,40}exceed",
     re.IGNORECASE,
 )
 _QUOTA = re.compile(
-    r"insufficient[ _](?:quota|balance|credit|funds)|exceeded your current quota|billing|payment required|out of credits?"
-    r"|credit balance|no credits",
+    r"insufficient[ _](?:quota|balance|credit|funds)|exceeded your current quota|billing|payment required"
+    r"|out of credits?|credit balance|no credits",
     re.IGNORECASE,
 )
-_OVERLOADED = re.compile(r"overloaded|over capacity|at capacity|server is busy|temporarily unavailable", re.IGNORECASE)
+_OVERLOADED = re.compile(
+    r"overloaded|over capacity|at capacity|server is busy|temporarily unavailable", re.IGNORECASE
+)
 _LIMITED = re.compile(r"rate[ _-]?limit|too many requests|rate limited", re.IGNORECASE)
 _RETRY = re.compile(
     r"(?:try again|retry|resets?|wait)[a-z ]{0,24}?(?:in|after|for)?\s*"
@@ -71,7 +91,9 @@ def read_error(status: int, body: bytes) -> Fault:
 
 
 def fault_of(value: Any, status: int = 0, body: bytes = b"") -> Fault:
-    """A decoded error. `status` 0 or 200: it stood inside an answer, so only its own figures can tell the status."""
+    """A decoded error. `status` 0 or 200: it stood inside an answer, so only its own figures can tell the
+    status.
+    """
     error = _inner(value)
     message = _message(error) or _message(value) or "the provider reported an error without a message"
     kind_word = _word(error.get("type")) or _word(error.get("status"))
@@ -141,7 +163,11 @@ def _loads(body: bytes) -> Any:
 def _unreadable(status: int, body: bytes) -> Fault:
     """HTML and other text instead of JSON: its title or its words, without markup."""
     title = _TITLE.search(body[:4096])
-    text = title[1].decode("utf-8", "replace") if title else _TAG.sub(" ", body[:2048].decode("utf-8", "replace"))
+    text = (
+        title[1].decode("utf-8", "replace")
+        if title
+        else _TAG.sub(" ", body[:2048].decode("utf-8", "replace"))
+    )
     text = " ".join(text.split())[:200]
     inside = status < 400
     kind: FaultKind = "upstream" if inside else _kind(status, "", "", text)
@@ -222,7 +248,11 @@ def _kind(status: int, kind_word: str, code: str, message: str) -> FaultKind:
     words = f"{kind_word} {code}".lower()
     if status in (0, 400, 413, 422, 500) and ("context_length" in words or _CONTEXT.search(message)):
         return "context_length"
-    if "insufficient_quota" in words or "billing" in words or (status in (0, 402, 429) and _QUOTA.search(message)):
+    if (
+        "insufficient_quota" in words
+        or "billing" in words
+        or (status in (0, 402, 429) and _QUOTA.search(message))
+    ):
         return "billing"
     if status in (401, 403) or "invalid_api_key" in words or "authentication" in words:
         return "upstream_auth"

@@ -1,6 +1,8 @@
-"""The two side paths that pass through: `/v1/completions` and `/v1/embeddings`. Only what routing and accounting need of them.
+"""The two side paths that pass through: `/v1/completions` and `/v1/embeddings`. Only what routing and
+accounting need of them.
 
-Their bodies are sent on with `retarget` and relayed with the glancer of the chat protocol, whose frames they share.
+Their bodies are sent on with `retarget` and relayed with the glancer of the chat protocol, whose frames they
+share.
 """
 
 from __future__ import annotations

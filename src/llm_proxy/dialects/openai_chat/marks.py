@@ -1,4 +1,6 @@
-"""Prompt-cache marks in both spellings of this dialect: `cache_control` (OpenRouter, DashScope) and `prompt_cache_breakpoint` (OpenAI)."""
+"""Prompt-cache marks in both spellings of this dialect: `cache_control` (OpenRouter, DashScope) and
+`prompt_cache_breakpoint` (OpenAI).
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,16 @@ def read_mark(raw: dict[str, Any]) -> CacheMark | None:
 
 
 def write_mark(mark: CacheMark | None, own: bool, capabilities: Capabilities) -> dict[str, Any]:
-    """The member to add for `mark`: as the client wrote it when it speaks this dialect, else as the target takes it, or nothing."""
+    """The member to add for `mark`: as the client wrote it when it speaks this dialect, else as the target
+    takes it, or nothing.
+    """
     if mark is None or not (own or capabilities.cache_marks):
         return {}
     as_breakpoint = mark.ttl in _BREAKPOINT_TTLS if own else capabilities.cache_form == "breakpoint"
     if as_breakpoint:
-        return {"prompt_cache_breakpoint": {"mode": "explicit", "ttl": _TO_BREAKPOINT.get(mark.ttl, mark.ttl)}}
+        return {
+            "prompt_cache_breakpoint": {"mode": "explicit", "ttl": _TO_BREAKPOINT.get(mark.ttl, mark.ttl)}
+        }
     if mark.ttl and (own or (capabilities.cache_ttl and mark.ttl in ("5m", "1h"))):
         return {"cache_control": {"type": "ephemeral", "ttl": mark.ttl}}
     return {"cache_control": {"type": "ephemeral"}}

@@ -1,8 +1,8 @@
 """Canonical messages as Chat messages for a target.
 
-A request that was read from this dialect is written one message for one, so that an edit finds its place in the client's
-bytes. A request of another dialect is put in order first: results right behind their calls, images of results behind
-those, no empty messages. Knows nothing of parameters.
+A request that was read from this dialect is written one message for one, so that an edit finds its place in
+the client's bytes. A request of another dialect is put in order first: results right behind their calls,
+images of results behind those, no empty messages. Knows nothing of parameters.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class MessageWriter:
         self._names = names
         self._own = request.dialect == NAME
         self._calls = {
-            part.id: part for message in request.messages for part in message.parts if isinstance(part, ToolCall)
+            part.id: part
+            for message in request.messages
+            for part in message.parts
+            if isinstance(part, ToolCall)
         }
         self.losses: dict[str, None] = {}
 
@@ -91,7 +94,9 @@ class MessageWriter:
     def _assistant_turn(self, message: Message, last: bool) -> list[dict[str, Any]]:
         parts = tuple(part for part in message.parts if not (isinstance(part, Text) and not part.text))
         written = self._assistant(message, parts)
-        said = written.get("content") or any(name in written for name in ("tool_calls", "refusal", "function_call"))
+        said = written.get("content") or any(
+            name in written for name in ("tool_calls", "refusal", "function_call")
+        )
         if not said and not last:
             return []
         return [written]
@@ -115,7 +120,9 @@ class MessageWriter:
         return out
 
     def _leftover(self, part: Part, answered: set[int]) -> Part | None:
-        """What is left of a user part when results have gone to their calls; a result of nothing becomes a text."""
+        """What is left of a user part when results have gone to their calls; a result of nothing becomes a
+        text.
+        """
         if not isinstance(part, ToolResult):
             return part
         if id(part) in answered:
@@ -242,8 +249,8 @@ class MessageWriter:
             out["reasoning_content"] = _NO_REASONING
 
     def _entry(self, seal: Seal | None) -> dict[str, Any] | None:
-        """The entry to send for a seal; an empty one stands for an envelope that nobody opened yet, so that an
-        edit takes it out of the client's bytes.
+        """The entry to send for a seal; an empty one stands for an envelope that nobody opened yet, so that
+        an edit takes it out of the client's bytes.
         """
         if seal is None:
             return None
@@ -279,7 +286,10 @@ class MessageWriter:
         elif call.kind == "custom":
             out["function"] = {"name": name, "arguments": encode({"input": call.arguments}).decode()}
         else:
-            out["function"] = {"name": name, "arguments": call.arguments if self._own else call.arguments or "{}"}
+            out["function"] = {
+                "name": name,
+                "arguments": call.arguments if self._own else call.arguments or "{}",
+            }
         seal = call.seal
         if seal is not None and seal.kind == "thought":
             if self._may_send(seal):
@@ -313,7 +323,10 @@ class MessageWriter:
                 continue
             label = f"{part.kind} {len(media) // 2 + 1}"
             notes.append(f"[{label} attached below]")
-            media += [{"type": "text", "text": f"[{label}, result of tool call {self._id(result.call_id)}]"}, item]
+            media += [
+                {"type": "text", "text": f"[{label}, result of tool call {self._id(result.call_id)}]"},
+                item,
+            ]
         text = _result_text(result)
         return "\n".join([text, *notes] if text else notes)
 

@@ -1,4 +1,6 @@
-"""Lists of models: written for clients of this dialect, read from its many servers. And token counts, which it has no path for."""
+"""Lists of models: written for clients of this dialect, read from its many servers. And token counts, which
+it has no path for.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,13 @@ from llm_proxy.dialects.openai_chat.usage import count
 from llm_proxy.wire.json import encode
 
 _WINDOWS = (
-    "context_window", "context_length", "max_context_length", "max_model_len", "max_input_tokens", "inputTokenLimit",
-)  # fmt: skip
+    "context_window",
+    "context_length",
+    "max_context_length",
+    "max_model_len",
+    "max_input_tokens",
+    "inputTokenLimit",
+)
 _OUTPUTS = ("max_output_tokens", "max_completion_tokens", "max_tokens", "outputTokenLimit")
 
 

@@ -1,7 +1,8 @@
 """A client's Chat request as a canonical one: parameters and tools. Messages are read by `messages_in`.
 
-Reads the parameter spellings of OpenAI and of the servers that speak its dialect. What can be said in several ways is kept
-in `Request.native`, what has no canonical member in `Request.rest`. Knows nothing of where the request will go.
+Reads the parameter spellings of OpenAI and of the servers that speak its dialect. What can be said in several
+ways is kept in `Request.native`, what has no canonical member in `Request.rest`. Knows nothing of where the
+request will go.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from llm_proxy.conversation.request import (
     ServerTool,
     Tool,
     ToolChoice,
-)  # fmt: skip
+)
 from llm_proxy.dialects.base import Head
 from llm_proxy.dialects.openai_chat.fields import (
     NAME,
@@ -32,26 +33,66 @@ from llm_proxy.dialects.openai_chat.fields import (
     refused,
     unprocessable,
     wrong_type,
-)  # fmt: skip
+)
 from llm_proxy.dialects.openai_chat.marks import read_mark
 from llm_proxy.dialects.openai_chat.messages_in import read_messages
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import split_object
 
 LIMITS = ("max_completion_tokens", "max_tokens")
-REASONING = ("reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget", "include_reasoning")
+REASONING = (
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "enable_thinking",
+    "thinking_budget",
+    "include_reasoning",
+)
 _SAMPLING = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
-_KNOWN = frozenset((
-    "model", "messages", "tools", "functions", "tool_choice", "function_call", "parallel_tool_calls", "top_k", "seed",
-    "logit_bias", "logprobs", "top_logprobs", "stop", "n", "response_format", "verbosity", "modalities", "audio",
-    "prompt_cache_key", "service_tier", "user", "safety_identifier", "metadata", "store", "stream", "stream_options",
-    *LIMITS, *REASONING, *_SAMPLING,
-))  # fmt: skip
+_KNOWN = frozenset(
+    (
+        "model",
+        "messages",
+        "tools",
+        "functions",
+        "tool_choice",
+        "function_call",
+        "parallel_tool_calls",
+        "top_k",
+        "seed",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "stop",
+        "n",
+        "response_format",
+        "verbosity",
+        "modalities",
+        "audio",
+        "prompt_cache_key",
+        "service_tier",
+        "user",
+        "safety_identifier",
+        "metadata",
+        "store",
+        "stream",
+        "stream_options",
+        *LIMITS,
+        *REASONING,
+        *_SAMPLING,
+    )
+)
 _CAPABILITIES = {
-    "web_search": "web_search", "web_search_preview": "web_search", "openrouter:web_search": "web_search",
-    "browser_search": "web_search", "code_interpreter": "code_execution", "code_execution": "code_execution",
-    "file_search": "file_search", "image_generation": "image_generation", "mcp": "mcp",
-}  # fmt: skip
+    "web_search": "web_search",
+    "web_search_preview": "web_search",
+    "openrouter:web_search": "web_search",
+    "browser_search": "web_search",
+    "code_interpreter": "code_execution",
+    "code_execution": "code_execution",
+    "file_search": "file_search",
+    "image_generation": "image_generation",
+    "mcp": "mcp",
+}
 
 
 def read_head(body: bytes, path_model: str = "") -> Head:
@@ -275,7 +316,9 @@ def read_choice(fields: Fields) -> ToolChoice | None:
     kind = given.text("type") or "function"
     if kind == "allowed_tools":
         allowed = given.object("allowed_tools") or given
-        names = tuple(_chosen_name(tool, tool.text("type") or "function") for tool in allowed.objects("tools"))
+        names = tuple(
+            _chosen_name(tool, tool.text("type") or "function") for tool in allowed.objects("tools")
+        )
         return ToolChoice("required" if allowed.text("mode") == "required" else "auto", names)
     return ToolChoice("named", (_chosen_name(given, kind),))
 

@@ -1,7 +1,9 @@
-"""A canonical request as a Chat body for a target: parameters, tools, and a client's own bytes sent on with another model.
+"""A canonical request as a Chat body for a target: parameters, tools, and a client's own bytes sent on with
+another model.
 
-What the target cannot take is emulated (duties), moved, refused, or named in the losses. For a request that was read from this
-dialect the client's spelling is kept as long as it still says the same. Messages are written by `messages_out`.
+What the target cannot take is emulated (duties), moved, refused, or named in the losses. For a request that
+was read from this dialect the client's spelling is kept as long as it still says the same. Messages are
+written by `messages_out`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from llm_proxy.conversation.request import (
     ServerTool,
     Tool,
     ToolChoice,
-)  # fmt: skip
+)
 from llm_proxy.dialects.base import Duties, Outgoing, Target
 from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of
 from llm_proxy.dialects.names import ToolNames
@@ -36,30 +38,54 @@ from llm_proxy.dialects.openai_chat.request_in import (
     read_format,
     read_reasoning,
     read_stop,
-)  # fmt: skip
+)
 from llm_proxy.dialects.tool_schemas import for_openai, from_openapi
 from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import encode, rewrite, split_object
+from llm_proxy.wire.json import encode, rewrite
 
 _TIERS = {
-    "auto": "auto", "default": "default", "standard": "default", "standard_only": "default", "flex": "flex",
-    "scale": "scale", "priority": "priority", "fast": "fast",
-}  # fmt: skip
-_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias", "logprobs", "top_logprobs")
+    "auto": "auto",
+    "default": "default",
+    "standard": "default",
+    "standard_only": "default",
+    "flex": "flex",
+    "scale": "scale",
+    "priority": "priority",
+    "fast": "fast",
+}
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+)
 _NOT_WHILE_REASONING = frozenset(_SAMPLING) - {"seed"}
 _FORMAT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
+class _Call(msgspec.Struct):
+    stream: Any = None
+    stream_options: Any = None
+
+
+_decode_call = msgspec.json.Decoder(_Call).decode
+
+
 def retarget(body: bytes, target: Target) -> bytes:
-    """The client's bytes with the model replaced, `stream` as the call is made, and usage asked for in streams."""
+    """The client's bytes with the model replaced, `stream` as the call is made, and usage asked for in
+    streams.
+    """
     try:
-        members = split_object(body)
+        call = _decode_call(body)
         old: dict[str, Any] = {}
         new: dict[str, Any] = {"model": target.model}
-        stream = members.get("stream", b"null").strip() == b"true"
-        if stream != target.stream:
+        if (call.stream is True) != target.stream:
             new["stream"] = target.stream
-        options = msgspec.json.decode(members.get("stream_options", b"null"))
+        options = call.stream_options
         if options is not None:
             old["stream_options"] = options
         if target.stream and target.ask_usage and target.capabilities.stream_usage:
@@ -69,15 +95,21 @@ def retarget(body: bytes, target: Target) -> bytes:
         return rewrite(body, old, new)
     except JsonFault as fault:
         raise refused(fault) from None
+    except (msgspec.MsgspecError, RecursionError):
+        raise bad_request("the body is not a JSON object") from None
 
 
 def write_request(request: Request, target: Target) -> Outgoing:
-    """The body for `target`. Raises FaultError for a part or tool that the target cannot take and nothing can stand in for."""
+    """The body for `target`. Raises FaultError for a part or tool that the target cannot take and nothing can
+    stand in for.
+    """
     return _Writer(request, target).write()
 
 
 def write_count_request(request: Request, target: Target) -> dict[str, Any]:
-    """What a tokenizing endpoint of this dialect's servers (vLLM's `/tokenize`) counts: the messages and the tools."""
+    """What a tokenizing endpoint of this dialect's servers (vLLM's `/tokenize`) counts: the messages and the
+    tools.
+    """
     body = write_request(msgspec.structs.replace(request, stream=False), target).body
     return {name: body[name] for name in ("model", "messages", "tools") if name in body}
 
@@ -170,7 +202,9 @@ class _Writer:
                 self.body["web_search_options"] = {}
                 return None
             case ServerTool(origin="anthropic-messages"):
-                raise bad_request(f"tools: a tool of type {tool.type} is not available at this target", "tools")
+                raise bad_request(
+                    f"tools: a tool of type {tool.type} is not available at this target", "tools"
+                )
             case _:
                 self.lose(f"tools: {tool.type} is known to {tool.origin} only")
                 return None
@@ -189,7 +223,8 @@ class _Writer:
 
     def _schema(self, tool: FunctionTool) -> dict[str, Any]:
         schema = from_openapi(tool.parameters) if tool.schema_style == "openapi" else tool.parameters
-        # A client that asked for strictness wrote a strict schema: it is not made strict here, only completed.
+        # A client that asked for strictness wrote a strict schema: it is not made strict here, only
+        # completed.
         written, lost = for_openai(schema, strict=False)
         for sentence in lost:
             self.lose(f"tools: {sentence}")
@@ -211,7 +246,9 @@ class _Writer:
     # ---- tool choice
 
     def _choice(self) -> ToolChoice | None:
-        """The choice that the target takes; narrows the tools where it knows no subset, and switches thinking off where forcing forbids it."""
+        """The choice that the target takes; narrows the tools where it knows no subset, and switches thinking
+        off where forcing forbids it.
+        """
         choice = self.request.tool_choice
         if choice is None or self.own or not self.tools:
             return choice
@@ -225,7 +262,9 @@ class _Writer:
             return ToolChoice("auto", choice.names if self.can.allowed_tools else ())
         if not self.can.forced_with_thinking and self._reasons():
             if not self.can.thinking_off:
-                self.lose(f"tool_choice: {self.target.model} cannot be forced to call a tool while it reasons")
+                self.lose(
+                    f"tool_choice: {self.target.model} cannot be forced to call a tool while it reasons"
+                )
                 return ToolChoice("auto")
             self.lose("reasoning: switched off, because a tool call is forced")
             self.reasoning = Reasoning("off")
@@ -330,12 +369,20 @@ class _Writer:
             if value is None:
                 continue
             if closed and name in _NOT_WHILE_REASONING:
-                self.lose(f"{name}: not supported by {self.target.model}" + (" while it reasons" if reasons else ""))
-            elif (not self.can.logprobs and name in ("logprobs", "top_logprobs")) or (not self.can.penalties and name.endswith("_penalty")):
+                self.lose(
+                    f"{name}: not supported by {self.target.model}" + (" while it reasons" if reasons else "")
+                )
+            elif (not self.can.logprobs and name in ("logprobs", "top_logprobs")) or (
+                not self.can.penalties and name.endswith("_penalty")
+            ):
                 self.lose(f"{name}: not supported by {self.target.model}")
             else:
                 self.body[name] = value
-        if self.can.sampling == "one" and "temperature" in self.body and self.body.pop("top_p", None) is not None:
+        if (
+            self.can.sampling == "one"
+            and "temperature" in self.body
+            and self.body.pop("top_p", None) is not None
+        ):
             self.lose(f"top_p: {self.target.model} does not take it beside temperature")
         for name in ("top_k", "min_p"):
             value = getattr(sampling, name)
@@ -398,9 +445,10 @@ class _Writer:
     def _instruct(self, wanted: ResponseFormat) -> None:
         """A target that cannot enforce a schema is told it; the answer is checked elsewhere."""
         self.lose(f"response_format: {self.target.model} is told the schema but does not enforce it")
-        text = "Answer with one JSON object that fits this JSON Schema, and nothing else:\n" + encode(
-            _plain_schema(wanted)
-        ).decode()
+        text = (
+            "Answer with one JSON object that fits this JSON Schema, and nothing else:\n"
+            + encode(_plain_schema(wanted)).decode()
+        )
         messages: list[dict[str, Any]] = self.body["messages"]
         leading = sum(1 for _ in _leading_system(messages))
         if leading and isinstance(messages[leading - 1]["content"], str):
@@ -435,7 +483,9 @@ class _Writer:
             self.lose("safety settings: not supported by OpenAI Chat")
         if request.previous_id:
             self.lose("previous_response_id: not supported by OpenAI Chat")
-        marked = [part for message in request.messages for part in message.parts if getattr(part, "cache", None)]
+        marked = [
+            part for message in request.messages for part in message.parts if getattr(part, "cache", None)
+        ]
         if marked and not self.can.cache_marks:
             self.lose(f"cache marks: not supported by {self.target.model}")
         for name in request.rest:
@@ -447,7 +497,9 @@ class _Writer:
             return
         known = [word for word in wanted if word in ("text", "audio")]
         if len(known) < len(wanted) or (self.request.audio is None and "audio" in known):
-            self.lose("modalities: generated images, or audio without a voice, are not supported by OpenAI Chat")
+            self.lose(
+                "modalities: generated images, or audio without a voice, are not supported by OpenAI Chat"
+            )
             return
         self.body["modalities"] = known
         self.body["audio"] = self.request.audio
@@ -456,10 +508,13 @@ class _Writer:
         request, body = self.request, self.body
         body.update(request.rest)
         named: tuple[tuple[str, Any], ...] = (
-            ("verbosity", request.verbosity), ("modalities", list(request.modalities)), ("audio", request.audio),
-            ("prompt_cache_key", request.cache_key), ("service_tier", request.tier),
+            ("verbosity", request.verbosity),
+            ("modalities", list(request.modalities)),
+            ("audio", request.audio),
+            ("prompt_cache_key", request.cache_key),
+            ("service_tier", request.tier),
             ("safety_identifier" if "safety_identifier" in request.native else "user", request.user),
-        )  # fmt: skip
+        )
         body.update((name, value) for name, value in named if value)
         if request.metadata is not None:
             body["metadata"] = request.metadata
@@ -492,11 +547,18 @@ def _wrapped(name: str, tool: CustomTool) -> dict[str, Any]:
     notes = [tool.description] if tool.description else []
     form = tool.format or {}
     if form.get("type") == "grammar":
-        notes.append(f"The input is free text in this {form.get('syntax', '')} grammar:\n{form.get('definition', '')}")
+        notes.append(
+            f"The input is free text in this {form.get('syntax', '')} grammar:\n{form.get('definition', '')}"
+        )
     else:
         notes.append("The input is free text.")
     prop = {"type": "string", "description": "The whole input of the tool, as plain text."}
-    parameters = {"type": "object", "properties": {"input": prop}, "required": ["input"], "additionalProperties": False}
+    parameters = {
+        "type": "object",
+        "properties": {"input": prop},
+        "required": ["input"],
+        "additionalProperties": False,
+    }
     return {"name": name, "description": "\n\n".join(notes), "parameters": parameters}
 
 
@@ -546,5 +608,7 @@ def _leading_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _hashed(user: str) -> str:
-    """OpenAI limits the end user's id to 64 characters: a longer one is sent as its digest, which is as stable."""
+    """OpenAI limits the end user's id to 64 characters: a longer one is sent as its digest, which is as
+    stable.
+    """
     return hashlib.sha256(user.encode("utf-8", "replace")).hexdigest()

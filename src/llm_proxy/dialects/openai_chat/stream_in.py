@@ -55,7 +55,9 @@ class ChatStreamReader:
         return events
 
     def _unreadable(self, value: object) -> Sequence[Event]:
-        """Broken JSON, or a value that is no chunk: skipped a few times. Gemini's endpoint sends errors in a list."""
+        """Broken JSON, or a value that is no chunk: skipped a few times. Gemini's endpoint sends errors in a
+        list.
+        """
         fault = fault_in(value) if isinstance(value, list) else None
         self._broken += 1
         if fault is None and self._broken > _MAX_BROKEN:

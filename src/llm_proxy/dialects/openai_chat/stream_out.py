@@ -1,7 +1,8 @@
 """One answer stream to a Chat client: events in, `chat.completion.chunk` frames out.
 
-Holds nothing back but what the protocol forces: citations and sealed reasoning go with the end of their part, the usage chunk last.
-Every list in a delta carries integer indexes, ids and names are sent once, choices count from 0 in order of appearance.
+Holds nothing back but what the protocol forces: citations and sealed reasoning go with the end of their part,
+the usage chunk last. Every list in a delta carries integer indexes, ids and names are sent once, choices
+count from 0 in order of appearance.
 """
 
 from __future__ import annotations
@@ -59,7 +60,17 @@ def error_frame(fault: Fault) -> bytes:
 class _Choice:
     """What was sent for one choice."""
 
-    __slots__ = ("annotations", "before", "calls", "details", "finished", "images", "index", "legacy", "refused")
+    __slots__ = (
+        "annotations",
+        "before",
+        "calls",
+        "details",
+        "finished",
+        "images",
+        "index",
+        "legacy",
+        "refused",
+    )
 
     def __init__(self, index: int, legacy: bool) -> None:
         self.index = index
@@ -188,7 +199,9 @@ class ChatStreamWriter:
             case _:
                 pass
 
-    def _start(self, number: int, skeleton: Text | Refusal | Thinking | ToolCall, choice: _Choice, out: list[bytes]) -> None:
+    def _start(
+        self, number: int, skeleton: Text | Refusal | Thinking | ToolCall, choice: _Choice, out: list[bytes]
+    ) -> None:
         part = _Part(skeleton, choice)
         self._parts[number] = part
         match skeleton:
@@ -224,7 +237,11 @@ class ChatStreamWriter:
             out.append(self._chunk(choice, encode({"function_call": opening})))
             self._around(part, b'{"function_call":{"arguments":', b"}}")
             return
-        out.append(self._chunk(choice, encode({"tool_calls": [{"index": index, **written_call(call, "", self._context)}]})))
+        out.append(
+            self._chunk(
+                choice, encode({"tool_calls": [{"index": index, **written_call(call, "", self._context)}]})
+            )
+        )
         member = b'"custom":{"input":' if call.kind == "custom" else b'"function":{"arguments":'
         self._around(part, b'{"tool_calls":[{"index":%d,%b' % (index, member), b"}}]}")
 
@@ -275,7 +292,7 @@ class ChatStreamWriter:
             return
         extra = call_extra(seal, self._context)
         if extra and sent is None:
-            call = {"index": part.index, "extra_content": extra}
+            call = {"index": part.index, "function": {"arguments": ""}, "extra_content": extra}
             out.append(self._chunk(part.choice, encode({"tool_calls": [call]})))
 
     def _media(self, media: Media, choice: _Choice, out: list[bytes]) -> None:
@@ -307,4 +324,3 @@ class ChatStreamWriter:
             out.append(self._open + b'],"usage":' + encode(usage) + b"}\n\n")
         out.append(DONE)
         self._over = True
-

@@ -7,7 +7,9 @@ _CLOSE = "</think>"
 
 
 class ThinkSplitter:
-    """Takes text in any pieces; gives (is reasoning, text) pieces. Holds back only what may be a part of a tag."""
+    """Takes text in any pieces; gives (is reasoning, text) pieces. Holds back only what may be a part of a
+    tag.
+    """
 
     __slots__ = ("_held", "_state")
 

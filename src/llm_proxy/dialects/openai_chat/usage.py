@@ -38,7 +38,9 @@ def usage_in(body: dict[str, Any]) -> Usage | None:
 
 
 def read_usage(body: bytes) -> Usage | None:
-    """The usage of a whole answer body (chat, legacy completion, embeddings); everything else is skipped, not decoded."""
+    """The usage of a whole answer body (chat, legacy completion, embeddings); everything else is skipped, not
+    decoded.
+    """
     if b'"usage"' not in body:
         return None
     try:
@@ -81,7 +83,9 @@ def _details(raw: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _cost(raw: dict[str, Any]) -> float | None:
-    """What the provider charged in US dollars: OpenRouter a number, Perplexity an object, xAI in ten-billionths."""
+    """What the provider charged in US dollars: OpenRouter a number, Perplexity an object, xAI in
+    ten-billionths.
+    """
     cost = raw.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
@@ -92,9 +96,13 @@ def _cost(raw: dict[str, Any]) -> float | None:
 
 
 def write_usage(usage: Usage | None, estimated_input: int, characters: int) -> dict[str, Any]:
-    """The `usage` object. Without figures of the provider: an estimate from `estimated_input` and the characters sent."""
+    """The `usage` object. Without figures of the provider: an estimate from `estimated_input` and the
+    characters sent.
+    """
     if usage is None:
-        usage = Usage(input=estimated_input, output=-(-characters // _CHARACTERS_PER_TOKEN), source="estimated")
+        usage = Usage(
+            input=estimated_input, output=-(-characters // _CHARACTERS_PER_TOKEN), source="estimated"
+        )
     raw = usage.raw if usage.origin == NAME and usage.raw is not None else {}
     entered = estimated_input if usage.input is None else usage.input
     left = usage.output or 0
@@ -105,7 +113,9 @@ def write_usage(usage: Usage | None, estimated_input: int, characters: int) -> d
         audio_tokens=usage.audio_input,
     )
     completion = _merged(
-        raw.get("completion_tokens_details"), reasoning_tokens=usage.reasoning, audio_tokens=usage.audio_output
+        raw.get("completion_tokens_details"),
+        reasoning_tokens=usage.reasoning,
+        audio_tokens=usage.audio_output,
     )
     out = {**raw, "prompt_tokens": entered, "completion_tokens": left, "total_tokens": entered + left}
     if prompt:

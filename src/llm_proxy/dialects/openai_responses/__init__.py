@@ -1,6 +1,8 @@
-"""OpenAI Responses: requests, answers, streams and errors in both roles. `DIALECT` is the whole of it for others.
+"""OpenAI Responses: requests, answers, streams and errors in both roles. `DIALECT` is the whole of it for
+others.
 
-`state` holds the stored responses of this protocol as pure data; `stream_out.compose` gives a whole answer with what to store of it.
+`state` holds the stored responses of this protocol as pure data; `stream_out.compose` gives a whole answer
+with what to store of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Output items of a Responses provider, decoded to events: one logic for streams and for whole answers.
 
-`ItemDecoder` is told what happens to items and collects events by the grammar of `conversation/events.py`. It takes any JSON: what
-has the wrong type counts as absent. It knows neither frames nor bytes.
+`ItemDecoder` is told what happens to items and collects events by the grammar of `conversation/events.py`.
+It takes any JSON: what has the wrong type counts as absent. It knows neither frames nor bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ _INCOMPLETE: Final[dict[str, StopKind]] = {"max_output_tokens": "length", "conte
 
 
 class _Open:
-    """A part that was started. `label` is the piece of reasoning, or the content index, that is being written."""
+    """A part that was started. `label` is the piece of reasoning, or the content index, that is being
+    written.
+    """
 
     __slots__ = ("body", "closed", "label", "number")
 
@@ -55,7 +57,9 @@ class _Open:
 
 
 class _Item:
-    """One output item as far as it is known: its open part (reasoning, calls) or its content parts (messages)."""
+    """One output item as far as it is known: its open part (reasoning, calls) or its content parts
+    (messages).
+    """
 
     __slots__ = ("contents", "done", "id", "kind", "part", "phase", "places")
 
@@ -111,7 +115,9 @@ class ItemDecoder:
         self._out.append(Note(NAME, kind, raw))
 
     def complete(self, response: dict[str, Any]) -> None:
-        """The terminal object of an answer that is not an error: what it adds to the items, the stop, usage, the end."""
+        """The terminal object of an answer that is not an error: what it adds to the items, the stop,
+        usage, the end.
+        """
         self.start(response)
         if response.get("status") in ("failed", "cancelled") or isinstance(response.get("error"), dict):
             self.fail(fault_of_response(response))
@@ -238,7 +244,9 @@ class ItemDecoder:
             self._out.append(PartEnd(part.number, part.body.whole()))
 
     def _finish_text(self, part: _Open | None, full: str) -> None:
-        """What the complete text has beyond the deltas. A text that contradicts them is ignored: they were sent on already."""
+        """What the complete text has beyond the deltas. A text that contradicts them is ignored: they were
+        sent on already.
+        """
         if part is None or part.closed or not full:
             return
         seen = "".join(part.body.texts)
@@ -263,7 +271,9 @@ class ItemDecoder:
         self._say(part, words)
 
     def _content(self, event: dict[str, Any], kind: type[Text] | type[Refusal]) -> _Open:
-        """The open content part that `event` is about; it is opened, and the one before it closed, when it is new."""
+        """The open content part that `event` is about; it is opened, and the one before it closed, when it
+        is new.
+        """
         state = self._item(event, {})
         state.kind = state.kind or "message"
         place = whole_number(event.get("content_index")) or 0
@@ -308,7 +318,9 @@ class ItemDecoder:
             self._out.append(Cited(part.number, citation))
 
     def content_done(self, event: dict[str, Any]) -> None:
-        """The complete content part: what it adds, then the part's end, so that what follows need not wait for the item."""
+        """The complete content part: what it adds, then the part's end, so that what follows need not wait
+        for the item.
+        """
         raw = mapping(event.get("part"))
         state = self._item(event, {})
         part = state.places.get(whole_number(event.get("content_index")) or 0)
@@ -327,22 +339,28 @@ class ItemDecoder:
         content = item.get("content")
         if isinstance(content, str):
             content = [{"type": "output_text", "text": content}]
-        for place, raw in enumerate(sequence(content)):
+        entries = sequence(content)
+        # Some servers count content parts over the whole answer; then only their order tells which is which.
+        if any(not 0 <= place < len(entries) for place in state.places):
+            state.places = dict(enumerate(state.contents))
+        for place, raw in enumerate(entries):
             if not isinstance(raw, dict):
                 continue
-            if place < len(state.contents):
-                if not state.contents[place].closed:
-                    self._finish_content(state.contents[place], raw)
+            streamed = state.places.get(place)
+            if streamed is not None:
+                if not streamed.closed:
+                    self._finish_content(streamed, raw)
             elif raw.get("type") == "refusal":
                 self._whole_content(state, Refusal(""), raw, text(raw.get("refusal")))
             elif raw.get("type") in ("output_text", "text"):
-                self._whole_content(
-                    state, Text("", item_id=state.id, phase=state.phase), raw, text(raw.get("text"))
-                )
+                skeleton = Text("", item_id=state.id, phase=state.phase)
+                self._whole_content(state, skeleton, raw, text(raw.get("text")))
             if not self._text_logprobs:
                 self._logprobs(raw.get("logprobs"), streamed=False)
 
     def _whole_content(self, state: _Item, skeleton: Growing, raw: dict[str, Any], words: str) -> None:
+        if state.contents and not words:
+            return
         for earlier in state.contents:
             self._close(earlier)
         part = self._open(skeleton)

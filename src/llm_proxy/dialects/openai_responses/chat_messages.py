@@ -1,6 +1,8 @@
-"""Chat's `messages` in a Responses request, turned into items: a convenience for clients that mix the two protocols.
+"""Chat's `messages` in a Responses request, turned into items: a convenience for clients that mix the two
+protocols.
 
-Works on decoded JSON only. What has no counterpart is left as it is, so that the reader of items names its place.
+Works on decoded JSON only. What has no counterpart is left as it is, so that the reader of items names its
+place.
 """
 
 from __future__ import annotations
@@ -77,8 +79,11 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     if call.get("type") == "custom":
         custom = mapping(call.get("custom"))
         return {
-            "type": "custom_tool_call", "call_id": call.get("id"), "name": custom.get("name"), "input": custom.get("input"),
-        }  # fmt: skip
+            "type": "custom_tool_call",
+            "call_id": call.get("id"),
+            "name": custom.get("name"),
+            "input": custom.get("input"),
+        }
     function = mapping(call.get("function"))
     if not function:
         raise bad_request(f"{where}.function: required", f"{where}.function")

@@ -1,6 +1,8 @@
-"""Errors of the OpenAI family: any body that providers send, read to a `Fault`; a `Fault` written for clients.
+"""Errors of the OpenAI family: any body that providers send, read to a `Fault`; a `Fault` written for
+clients.
 
-Never raises on a provider's bytes. What it says to clients holds at most 500 characters of upstream text and no markup.
+Never raises on a provider's bytes. What it says to clients holds at most 500 characters of upstream text
+and no markup.
 """
 
 from __future__ import annotations
@@ -20,16 +22,31 @@ _MAX_RAW: Final = 16 * 1024
 
 # error.code or error.type -> what it means, whatever the status says
 _KINDS: Final[dict[str, FaultKind]] = {
-    "context_length_exceeded": "context_length", "string_above_max_length": "context_length",
-    "insufficient_quota": "billing", "billing_hard_limit_reached": "billing", "billing_not_active": "billing",
-    "usage_limit_reached": "rate_limit", "usage_not_included": "billing",
-    "rate_limit_exceeded": "rate_limit", "rate_limit_error": "rate_limit", "too_many_requests": "rate_limit",
-    "tokens": "rate_limit", "requests": "rate_limit", "slow_down": "overloaded",
-    "server_is_overloaded": "overloaded", "overloaded_error": "overloaded", "engine_overloaded": "overloaded",
-    "model_not_found": "not_found", "invalid_api_key": "upstream_auth", "authentication_error": "upstream_auth",
-    "server_error": "upstream", "internal_error": "upstream", "internal_server_error": "upstream",
-    "invalid_prompt": "bad_request", "invalid_request_error": "bad_request",
-}  # fmt: skip
+    "context_length_exceeded": "context_length",
+    "string_above_max_length": "context_length",
+    "insufficient_quota": "billing",
+    "billing_hard_limit_reached": "billing",
+    "billing_not_active": "billing",
+    "usage_limit_reached": "rate_limit",
+    "usage_not_included": "billing",
+    "rate_limit_exceeded": "rate_limit",
+    "rate_limit_error": "rate_limit",
+    "too_many_requests": "rate_limit",
+    "tokens": "rate_limit",
+    "requests": "rate_limit",
+    "slow_down": "overloaded",
+    "server_is_overloaded": "overloaded",
+    "overloaded_error": "overloaded",
+    "engine_overloaded": "overloaded",
+    "model_not_found": "not_found",
+    "invalid_api_key": "upstream_auth",
+    "authentication_error": "upstream_auth",
+    "server_error": "upstream",
+    "internal_error": "upstream",
+    "internal_server_error": "upstream",
+    "invalid_prompt": "bad_request",
+    "invalid_request_error": "bad_request",
+}
 _TOO_LONG: Final = re.compile(
     r"maximum context length|context window|context[_ ]length|prompt is too long|input is too long|"
     r"too many tokens|input token count|exceeds? the (?:model'?s? )?(?:available|maximum) (?:context|input)|"
@@ -54,7 +71,9 @@ _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTA
 
 
 def fault_of_error(error: dict[str, Any], status: int = 0) -> Fault:
-    """The fault that an `error` object tells; `status` is that of the HTTP answer, 0 inside a stream or a 200."""
+    """The fault that an `error` object tells; `status` is that of the HTTP answer, 0 inside a stream or a
+    200.
+    """
     code, kind = error.get("code"), text(error.get("type"))
     named = whole_number(code) or whole_number(error.get("status")) or 0
     words = _words(error)
@@ -98,8 +117,10 @@ def _fault(words: str, status: int, code: str, kind_word: str, param: str, raw: 
     elif kind == "upstream" and _OVERLOADED.search(words):
         kind = "overloaded"
     message = words.strip()[:MAX_UPSTREAM_TEXT]
-    if kind == "upstream_auth":
-        # The provider's words may quote the key that it refused; the client's own key is not at fault.
+    if kind == "upstream_auth" and status != 400:
+        # The provider's words may quote the key that it refused; the client's own key is not at fault. A
+        # 400 is
+        # told as it is: only 401 and 403 would make clients discard their key of the proxy.
         return Fault(
             kind=kind, message="the provider refused the credentials that the proxy used",
             upstream_type=kind_word, upstream_code=code,
@@ -151,7 +172,8 @@ def read_error(status: int, body: bytes) -> Fault:
     fault = fault_of_error(error, status)
     if not _words(error):
         fault = _fault("", status, text(error.get("code")), text(error.get("type")), text(error.get("param")))
-    return msgspec.structs.replace(fault, raw=raw) if fault.kind != "upstream_auth" else fault
+    hidden = fault.kind == "upstream_auth" and fault.status != 400
+    return fault if hidden else msgspec.structs.replace(fault, raw=raw)
 
 
 def _plain_words(body: bytes, status: int) -> str:
@@ -209,9 +231,11 @@ _TYPES: Final[dict[FaultKind, str]] = {
     "timeout": "server_error", "closed": "server_error",
 }  # fmt: skip
 _CODES: Final[dict[FaultKind, str]] = {
-    "context_length": "context_length_exceeded", "auth": "invalid_api_key", "rate_limit": "rate_limit_exceeded",
+    "context_length": "context_length_exceeded",
+    "auth": "invalid_api_key",
+    "rate_limit": "rate_limit_exceeded",
     "billing": "insufficient_quota",
-}  # fmt: skip
+}
 _FAMILY: Final = ("openai-responses", "openai-chat")
 # In streams every failure needs a code; agents treat some of them specially.
 _STREAM_CODES: Final[dict[FaultKind, str]] = {
@@ -224,7 +248,9 @@ def write_error(fault: Fault) -> bytes:
     """`{"error": {message, type, param, code}, "detail": {code, message, details}}`."""
     kind = _TYPES.get(fault.kind, "invalid_request_error")
     code = _CODES.get(fault.kind, "")
-    if fault.origin in _FAMILY and fault.kind != "upstream_auth":
+    if fault.kind == "upstream_auth" and fault.status == 400:
+        kind = "invalid_request_error"
+    elif fault.origin in _FAMILY and fault.kind != "upstream_auth":
         kind = fault.upstream_type or kind
         code = fault.upstream_code or code
     error = {

@@ -1,4 +1,6 @@
-"""A look at a stream that is relayed byte for byte: by name and by bytes first, decoding only first, last and error frames."""
+"""A look at a stream that is relayed byte for byte: by name and by bytes first, decoding only first, last
+and error frames.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class ResponsesGlancer:
         return msgspec.structs.replace(found, content=True) if content else found
 
     def _seldom(self, kind: str, data: bytes) -> Glance:
-        """Any frame whose name does not show a delta: by name, or by the type inside where there is no name."""
+        """Any frame whose name does not show a delta: by name, or by the type inside where there is no
+        name.
+        """
         if not kind:
             matched = _TYPE.search(data)
             kind = matched[1].decode() if matched else ""
@@ -140,10 +144,22 @@ def empty_response(fault: Fault) -> dict[str, Any]:
     """A Response object for a stream that failed before it said anything."""
     digest = hashlib.sha256(fault.message.encode("utf-8", "replace")).digest()
     return {
-        "id": "resp_" + base62(digest, 24), "object": "response", "created_at": 0, "status": "in_progress", "error": None,
-        "incomplete_details": None, "instructions": None, "metadata": {}, "model": "", "output": [],
-        "parallel_tool_calls": True, "temperature": None, "tool_choice": "auto", "tools": [], "top_p": None,
-    }  # fmt: skip
+        "id": "resp_" + base62(digest, 24),
+        "object": "response",
+        "created_at": 0,
+        "status": "in_progress",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "model": "unknown",
+        "output": [],
+        "parallel_tool_calls": True,
+        "temperature": None,
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": None,
+    }
 
 
 def _read(data: bytes) -> _Frame:

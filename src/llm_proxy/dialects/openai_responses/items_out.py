@@ -1,6 +1,7 @@
 """Messages written as Responses input items: one part per item, and the parts of one message in its item.
 
-Seals go only to their maker. Between other protocols' messages the API's own rules are kept: no empty texts, every call has its output.
+Seals go only to their maker. Between other protocols' messages the API's own rules are kept: no empty
+texts, every call has its output.
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class ItemsOut:
             if role in ("system", "developer"):
                 role, content = self._system(role, content, leading)
             elif role == "assistant" and len(content) == 1 and set(content[0]) == {"type", "text"}:
-                # Servers that only look like the API demand ids on lists of output texts, but take a plain string.
+                # Servers that only look like the API demand ids on lists of output texts, but take a plain
+                # string.
                 self._items.append({"type": "message", "role": role, "content": content[0]["text"]})
                 self._label(message)
                 return
@@ -245,7 +247,7 @@ class ItemsOut:
                         "type": "custom_tool_call_output" if custom else "function_call_output",
                         "call_id": self._call_id(part.id),
                         "output": "Error: no result",
-                    }  # fmt: skip
+                    }
                 )
 
     def _opaque(self, part: Opaque) -> list[dict[str, Any]]:

@@ -35,7 +35,9 @@ def _entry(model: ModelInfo) -> dict[str, Any]:
 
 
 def read_models(body: bytes) -> list[ModelInfo]:
-    """The models of a list in any of the shapes that servers of this family send. Raises FaultError for what is no list."""
+    """The models of a list in any of the shapes that servers of this family send. Raises FaultError for
+    what is no list.
+    """
     try:
         data = decode_object(b'{"data":' + body + b"}" if body.lstrip()[:1] == b"[" else body)
     except JsonFault:

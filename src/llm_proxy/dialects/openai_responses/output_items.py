@@ -1,7 +1,8 @@
 """The kinds of output item that a Responses writer makes, each with its life: added, deltas, done.
 
-An item writes its own frames through `Frames`, which numbers them. `shown()` is what the client has been told of it, `whole()` the same
-with sealed state that this client did not want but that a stored response needs.
+An item writes its own frames through `Frames`, which numbers them. `shown()` is what the client has been
+told of it, `whole()` the same with sealed state that this client did not want but that a stored response
+needs.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ class _Content:
 
 
 class MessageItem(OutputItem):
-    """A message: text and refusal parts that follow each other. It is done when its parts are and something else has begun."""
+    """A message: text and refusal parts that follow each other. It is done when its parts are and something
+    else has begun.
+    """
 
     __slots__ = ("_contents", "_leaving", "_open", "_origin", "_phase")
 
@@ -176,7 +179,7 @@ class MessageItem(OutputItem):
                 "content_index": self._open[part],
                 "annotation_index": len(content.annotations) - 1,
                 "annotation": annotation,
-            },  # fmt: skip
+            },
         )
 
     def logprobs(self, tokens: tuple[dict[str, Any], ...]) -> None:
@@ -347,7 +350,9 @@ class CallItem(OutputItem):
         self._frames.add_delta(self._start, words, _PLAIN_END)
 
     def end(self, part: int) -> None:
-        """A call whose arguments are no JSON may have been cut: it is done when the answer's stop is known."""
+        """A call whose arguments are no JSON may have been cut: it is done when the answer's stop is
+        known.
+        """
         self._close()
         if self._custom or parse_arguments("".join(self._texts)) is not None:
             self._write_done()
@@ -369,9 +374,13 @@ class CallItem(OutputItem):
     def shown(self) -> dict[str, Any]:
         call = self._call
         item: dict[str, Any] = {
-            "id": self.id, "type": "custom_tool_call" if self._custom else "function_call", "status": self.status,
-            "call_id": call.id, "name": call.name, "input" if self._custom else "arguments": "".join(self._texts),
-        }  # fmt: skip
+            "id": self.id,
+            "type": "custom_tool_call" if self._custom else "function_call",
+            "status": self.status,
+            "call_id": call.id,
+            "name": call.name,
+            "input" if self._custom else "arguments": "".join(self._texts),
+        }
         if call.namespace:
             item["namespace"] = call.namespace
         return item

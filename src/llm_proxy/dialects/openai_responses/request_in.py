@@ -1,7 +1,9 @@
-"""Requests of Responses clients, read into the canonical form. Liberal in shape, strict in types: a wrong type names its field.
+"""Requests of Responses clients, read into the canonical form. Liberal in shape, strict in types: a wrong
+type names its field.
 
-A run of items from the model (reasoning, one message, calls) becomes one assistant `Message`, a run of tool outputs one user
-`Message`; one item is one part, or one message's parts, so that what is written again stands at the same places.
+A run of items from the model (reasoning, one message, calls) becomes one assistant `Message`, a run of tool
+outputs one user `Message`; one item is one part, or one message's parts, so that what is written again
+stands at the same places.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ _decode_outline = msgspec.json.Decoder(_Outline).decode
 def read_head(body: bytes) -> Head:
     """Only what routing must know; the rest of the body is not decoded."""
     try:
+        if not body.isascii():
+            str(body, "utf-8")  # the decoder does not look into what it skips
         outline = _decode_outline(body)
         found = {
             name: msgspec.json.decode(raw)
@@ -262,7 +266,9 @@ def _reasoning(raw: dict[str, Any] | None) -> tuple[Reasoning | None, dict[str, 
 
 
 def _format(fields: _Fields) -> tuple[ResponseFormat | None, str]:
-    """`text` with its format and verbosity; Chat's `response_format` counts where `text.format` says nothing."""
+    """`text` with its format and verbosity; Chat's `response_format` counts where `text.format` says
+    nothing.
+    """
     config = fields.table("text") or {}
     verbosity = config.get("verbosity")
     if verbosity is not None and not isinstance(verbosity, str):
@@ -317,7 +323,9 @@ def _read_items(items: list[Any], param: str) -> list[Message]:
 
 
 class _Runs:
-    """Collects items into messages: a message item opens a new run unless the run of the model has none yet."""
+    """Collects items into messages: a message item opens a new run unless the run of the model has none
+    yet.
+    """
 
     def __init__(self) -> None:
         self._messages: list[Message] = []

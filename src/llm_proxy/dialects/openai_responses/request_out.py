@@ -1,7 +1,8 @@
 """Canonical requests, of any dialect, written for a target that speaks Responses.
 
-A request of this same dialect keeps its places and values (items, parts, tools stand where they stood); one of another dialect is
-adapted to the target's capabilities, with an entry in `losses` for whatever cannot be said.
+A request of this same dialect keeps its places and values (items, parts, tools stand where they stood); one
+of another dialect is adapted to the target's capabilities, with an entry in `losses` for whatever cannot be
+said.
 """
 
 from __future__ import annotations
@@ -25,13 +26,28 @@ from llm_proxy.wire.json import encode, replace_member, split_object
 # Top-level fields of Chat that mean the same here.
 _SHARED_WITH_CHAT = ("safety_identifier", "prompt_cache_retention", "prompt_cache_options", "moderation")
 _TIERS = {
-    "auto": "auto", "default": "default", "flex": "flex", "scale": "scale", "priority": "priority", "fast": "fast",
-    "standard_only": "default", "standard": "default",
-}  # fmt: skip
+    "auto": "auto",
+    "default": "default",
+    "flex": "flex",
+    "scale": "scale",
+    "priority": "priority",
+    "fast": "fast",
+    "standard_only": "default",
+    "standard": "default",
+}
 _COUNTED = (
-    "model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "reasoning", "text", "truncation",
-    "previous_response_id", "conversation",
-)  # fmt: skip
+    "model",
+    "input",
+    "instructions",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning",
+    "text",
+    "truncation",
+    "previous_response_id",
+    "conversation",
+)
 _JSON_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -46,7 +62,9 @@ def write_count_request(request: Request, target: Target) -> dict[str, Any]:
 
 
 def retarget(body: bytes, target: Target) -> bytes:
-    """The client's own bytes for another model; `messages` and `response_format`, which no provider knows here, are translated."""
+    """The client's own bytes for another model; `messages` and `response_format`, which no provider knows
+    here, are translated.
+    """
     members = split_object(body)
     if members.get("model") != (model := encode(target.model)):
         body = replace_member(body, "model", model)
@@ -148,7 +166,9 @@ class _Writer:
         return {"instructions": instructions, "input": items} if instructions else {"input": items}
 
     def _instructions(self, system: tuple[Message, ...], more: bool) -> str | None:
-        """The leading system texts as one string; None when they must stay items (marks, JSON mode, nothing else said)."""
+        """The leading system texts as one string; None when they must stay items (marks, JSON mode, nothing
+        else said).
+        """
         texts = [text_of(message.parts, "\n\n") for message in system]
         marked = self._able.cache_marks and any(
             getattr(part, "cache", None) for message in system for part in message.parts
@@ -331,7 +351,8 @@ class _Writer:
         if request.cache_key:
             body["prompt_cache_key"] = request.cache_key
         elif not self._native and self._items.lost_marks:
-            # Without marks the provider's own cache must find the prefix: one key per prefix keeps its requests together.
+            # Without marks the provider's own cache must find the prefix: one key per prefix keeps its
+            # requests together.
             seed = msgspec.json.encode([body.get("instructions"), body.get("tools")])
             body["prompt_cache_key"] = hashlib.sha256(seed).hexdigest()[:32]
         if self._items.lost_marks:

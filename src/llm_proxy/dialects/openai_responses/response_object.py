@@ -1,4 +1,6 @@
-"""The Response object that clients get: what it repeats of their request, usage, and how an answer's end is told."""
+"""The Response object that clients get: what it repeats of their request, usage, and how an answer's end is
+told.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _CUT: Final = {
 
 
 def echo(request: Request | None) -> dict[str, Any]:
-    """The members that repeat the request. Long ones are encoded once, since a stream sends them three times."""
+    """The members that repeat the request. Long ones are encoded once, since a stream sends them three
+    times.
+    """
     if request is None or request.dialect != NAME:
         request = Request(dialect=NAME)
     rest = request.rest

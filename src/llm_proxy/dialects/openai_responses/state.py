@@ -1,7 +1,7 @@
 """Stored responses, as pure data: what a proxy keeps for targets that keep nothing, and what it makes of it.
 
-Bodies and items are wire JSON. A record holds its own input only; the chain of records, oldest first, is the conversation. Where
-records live, for whom and how long, is the store's business.
+Bodies and items are wire JSON. A record holds its own input only; the chain of records, oldest first, is
+the conversation. Where records live, for whom and how long, is the store's business.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _PREFIXES: Final = {
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered request. `output` may hold sealed state that the client's `response` object does not show."""
+    """One answered request. `output` may hold sealed state that the client's `response` object does not
+    show.
+    """
 
     id: str
     previous_id: str
@@ -34,7 +36,9 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class References(msgspec.Struct, frozen=True):
-    """What a request refers to: an earlier response, single items. `store`: may the answer be kept (true unless denied)."""
+    """What a request refers to: an earlier response, single items. `store`: may the answer be kept (true
+    unless denied).
+    """
 
     previous_id: str
     item_ids: tuple[str, ...]
@@ -42,7 +46,9 @@ class References(msgspec.Struct, frozen=True):
 
 
 def references(body: bytes) -> References:
-    """What must be looked up before the request can be read on its own. Raises FaultError (bad_request) for wrong types."""
+    """What must be looked up before the request can be read on its own. Raises FaultError (bad_request) for
+    wrong types.
+    """
     data = request_object(body)
     previous = data.get("previous_response_id")
     if previous is not None and not isinstance(previous, str):
@@ -69,10 +75,12 @@ def expand(
     chain: Sequence[StoredResponse],
     find_item: Callable[[str], dict[str, Any] | None] | None = None,
 ) -> bytes:
-    """The request as one that stands alone: the chain's items before its own, references replaced by their items.
+    """The request as one that stands alone: the chain's items before its own, references replaced by their
+    items.
 
-    Instructions are not inherited. Items of the chain are found by their ids too; `find_item` looks elsewhere. The Response object
-    of the answer should still name `previous_response_id`: give its writer the request with `previous_id` set.
+    Instructions are not inherited. Items of the chain are found by their ids too; `find_item` looks
+    elsewhere. The Response object of the answer should still name `previous_response_id`: give its writer
+    the request with `previous_id` set.
     """
     data = request_object(body)
     own = input_items(data)
@@ -120,7 +128,8 @@ def input_items(data: dict[str, Any]) -> list[dict[str, Any]]:
 def to_store(
     body: bytes, response: dict[str, Any], output: list[dict[str, Any]] | None, new_id: Callable[[str], str]
 ) -> StoredResponse:
-    """The record of an answered request. `body` as the client sent it, `response` and `output` as the writer left them.
+    """The record of an answered request. `body` as the client sent it, `response` and `output` as the
+    writer left them.
 
     Items without an id get one, as `input_items` pages need it.
     """
@@ -145,7 +154,9 @@ def _with_id(item: dict[str, Any], new_id: Callable[[str], str]) -> dict[str, An
 def chain_of(
     response_id: str, find: Callable[[str], StoredResponse | None], limit: int = 1000
 ) -> list[StoredResponse]:
-    """The records from the first to `response_id`. Raises FaultError (`previous_response_not_found`) for a missing one."""
+    """The records from the first to `response_id`. Raises FaultError (`previous_response_not_found`) for a
+    missing one.
+    """
     chain: list[StoredResponse] = []
     seen: set[str] = set()
     wanted = response_id
@@ -171,7 +182,8 @@ def deleted_body(response_id: str) -> bytes:
 
 
 def input_page(record: StoredResponse, after: str = "", limit: int = 20, order: str = "desc") -> bytes:
-    """A page of `GET /responses/{id}/input_items`: newest first unless `order` is `asc`, beginning behind item `after`.
+    """A page of `GET /responses/{id}/input_items`: newest first unless `order` is `asc`, beginning behind
+    item `after`.
 
     Raises FaultError (bad_request) for an unknown `after`, a wrong `order` or a limit outside 1 to 100.
     """
@@ -193,7 +205,7 @@ def input_page(record: StoredResponse, after: str = "", limit: int = 20, order: 
             "first_id": data[0]["id"] if data else None,
             "last_id": data[-1]["id"] if data else None,
             "has_more": start + limit < len(items),
-        }  # fmt: skip
+        }
     )
 
 

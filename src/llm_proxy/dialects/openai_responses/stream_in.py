@@ -1,7 +1,7 @@
 """The event stream of a Responses provider: frames in, canonical events out. Never raises, takes any bytes.
 
-Owns the order of the protocol (first frame, terminal frame, errors, a stream that breaks off); what happens inside items is
-`ItemDecoder`'s.
+Owns the order of the protocol (first frame, terminal frame, errors, a stream that breaks off); what happens
+inside items is `ItemDecoder`'s.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def _read_event(data: bytes) -> dict[str, Any] | None:
 
 
 def _fault(event: dict[str, Any]) -> Fault:
-    """`response.failed`, or an `error` event, whose members are nested (the live API) or flat (the SDK's type)."""
+    """`response.failed`, or an `error` event, whose members are nested (the live API) or flat (the SDK's
+    type).
+    """
     response = event.get("response")
     if isinstance(response, dict):
         return fault_of_response(response)

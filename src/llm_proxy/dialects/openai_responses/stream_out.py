@@ -1,7 +1,7 @@
 """Answers written as the event stream of the Responses protocol, and as the Response object that ends it.
 
-Owns numbering, the life of items and parts, and the terminal event. The whole-answer writer is this writer without its frames, so both
-give the same items. `items_out.py` writes the other direction.
+Owns numbering, the life of items and parts, and the terminal event. The whole-answer writer is this writer
+without its frames, so both give the same items. `items_out.py` writes the other direction.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ HEARTBEAT: Final = comment("ping")
 
 
 class ResponsesWriter:
-    """One answer to a client. After the end `response` is the object that ended it and `stored_output` its items with all seals."""
+    """One answer to a client. After the end `response` is the object that ended it and `stored_output` its
+    items with all seals.
+    """
 
     def __init__(self, context: ReplyContext) -> None:
         self._context = context
@@ -166,7 +168,8 @@ class ResponsesWriter:
                     early, self._early_logprobs = self._early_logprobs, ()
                     self._logprobs(early)
             case Thinking():
-                # Whether it has anything to show is known later: an item without text and without a seal is none.
+                # Whether it has anything to show is known later: an item without text and without a seal is
+                # none.
                 self._hidden[part] = skeleton
             case ToolCall():
                 self._close_messages()
@@ -230,7 +233,9 @@ class ResponsesWriter:
             item.finish(value, shown)
 
     def _sealed_value(self, whole: Thinking) -> tuple[str, bool]:
-        """`encrypted_content` and whether this client gets it: foreign state only when it will be sent back."""
+        """`encrypted_content` and whether this client gets it: foreign state only when it will be sent
+        back.
+        """
         seal = whole.seal
         if seal is None or not seal.value:
             return "", False
@@ -254,7 +259,7 @@ class ResponsesWriter:
                     "status": "completed",
                     "result": content.data,
                     "output_format": form,
-                }  # fmt: skip
+                }
             )
         elif words := content.transcript or content.text or content.url:
             self._spoken(words)

@@ -1,4 +1,5 @@
-"""Splits `<think>…</think>` out of visible text, for models that write their reasoning there. An event filter.
+"""Splits `<think>…</think>` out of visible text, for models that write their reasoning there. An event
+filter.
 
 Holds back only what may begin a tag. Part numbers are given anew, because one text becomes several parts.
 """

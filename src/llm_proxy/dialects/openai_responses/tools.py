@@ -1,6 +1,7 @@
 """Tools and tool choice of the Responses protocol, read and written.
 
-A namespace is one element of the wire's list and several canonical tools in a row; what is written again stands at the same places.
+A namespace is one element of the wire's list and several canonical tools in a row; what is written again
+stands at the same places.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ def read_tool_choice(raw: Any) -> ToolChoice | None:
 
 
 class ToolsOut:
-    """Writes the tools of one request for a target and keeps what the answer owes: mapped names, unwrapped custom tools."""
+    """Writes the tools of one request for a target and keeps what the answer owes: mapped names, unwrapped
+    custom tools.
+    """
 
     def __init__(self, request: Request, target: Target) -> None:
         self._native = request.dialect == NAME
@@ -147,7 +150,9 @@ class ToolsOut:
         self._custom = {tool.name for tool in request.tools if isinstance(tool, CustomTool)}
 
     def name(self, name: str, namespace: str = "") -> str:
-        """The name at the target. A namespace that the target does not know becomes a beginning of the name."""
+        """The name at the target. A namespace that the target does not know becomes a beginning of the
+        name.
+        """
         if not namespace or self._able.namespaces:
             return name if self._native and self._able.namespaces else self.names.at_target(name)
         flat = self.names.at_target(f"{namespace}__{name}")
@@ -179,7 +184,7 @@ class ToolsOut:
                         "name": tool.namespace,
                         "description": tool.namespace_description or tool.namespace,
                         "tools": [entry],
-                    }  # fmt: skip
+                    }
                 )
         return written
 
@@ -348,7 +353,7 @@ def echoed_tools(request: Request) -> list[dict[str, Any]]:
                     "name": group,
                     "description": tool.namespace_description,
                     "tools": [entry],
-                }  # fmt: skip
+                }
             )
     return written
 

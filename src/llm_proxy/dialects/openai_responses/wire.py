@@ -1,4 +1,6 @@
-"""Words of the OpenAI Responses protocol that several files here share, and guarded access to JSON of unknown shape."""
+"""Words of the OpenAI Responses protocol that several files here share, and guarded access to JSON of
+unknown shape.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from llm_proxy.wire.json import decode_object
 
 NAME: Final = "openai-responses"
 
-# Marks the first message of a request as the top-level field `instructions`, which is not an item of the input.
+# Marks the first message of a request as the top-level field `instructions`, which is not an item of the
+# input.
 INSTRUCTIONS: Final = "instructions"
 
-# Reasoning items made by this proxy: no provider knows the id, so such an item is never sent up without its seal.
+# Reasoning items made by this proxy: no provider knows the id, so such an item is never sent up without its
+# seal.
 OWN_REASONING: Final = "rs_gw1_"
 
 ENVELOPE: Final = "gw1."
@@ -47,8 +51,14 @@ CAPABILITIES: Final[dict[str, str]] = {
 }
 
 _JSON_NAMES: Final = {
-    dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null",
-}  # fmt: skip
+    dict: "object",
+    list: "list",
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
 
 
 def text(value: Any) -> str:

@@ -1,0 +1,214 @@
+"""What each part costs alone, without sockets: every dialect's readers and writers, the SSE reader, and each room.
+
+A figure is the smallest of several repetitions: what disturbs a measurement only ever adds to it. Bodies and streams of all four
+protocols hold the same content; they are written by the dialects from one conversation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from benchmarks import answers
+from benchmarks.bodies import Size, request_body
+from llm_proxy import dialects
+from llm_proxy.conversation.events import Event
+from llm_proxy.conversation.usage import Usage
+from llm_proxy.dialects import capabilities
+from llm_proxy.dialects.base import Dialect, ReadContext, ReplyContext, Target
+from llm_proxy.dialects.names import derived_call_id
+from llm_proxy.dialects.reasoning import Envelope
+from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.features.order import rooms
+from llm_proxy.sessions.session import Session
+from llm_proxy.store.usage import MemoryUsage
+from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.sse import Frame, SseReader
+
+_CHUNKS = 300
+_SIZES: tuple[tuple[Size, str], ...] = (("small", "2 kB"), ("agent", "100 kB"))
+_MODELS = {
+    "openai-chat": "gpt-4.1",
+    "openai-responses": "gpt-4.1",
+    "anthropic-messages": "claude-sonnet-4-5",
+    "gemini": "gemini-2.5-flash",
+}
+
+
+class MicroFigure(msgspec.Struct, frozen=True):
+    """One line of the table. `unit`: what the microseconds are for."""
+
+    part: str
+    operation: str
+    unit: str
+    micros: float
+
+
+class Stopwatch:
+    """Times calls, each for about `seconds` in all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def micros(self, call: Callable[[], object], per: int = 1) -> float:
+        """The smallest time of one call in µs, divided by `per`."""
+        call()
+        begin = time.perf_counter()
+        call()
+        once = max(time.perf_counter() - begin, 1e-7)
+        inner = max(1, int(0.002 / once))
+        best = float("inf")
+        end = time.perf_counter() + self._seconds
+        while time.perf_counter() < end:
+            begin = time.perf_counter()
+            for _ in range(inner):
+                call()
+            best = min(best, (time.perf_counter() - begin) / inner)
+        return best * 1e6 / per
+
+
+class _Samples:
+    """The same conversation in one dialect: bodies, an answer, a stream."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        model = _MODELS[dialect.name]
+        self.target = Target(model=model, capabilities=capabilities.lookup(dialect.name, model), stream=True)
+        chat = dialects.get("openai-chat")
+        self.read_context = ReadContext(maker="", new_call_id=derived_call_id)
+        self.foreign = {
+            size: chat.read_request(request_body("openai-chat", size, "gpt-4.1", True)) for size, _ in _SIZES
+        }
+        self.bodies = {
+            size: wire_json.encode(dialect.write_request(request, self.target).body)
+            for size, request in self.foreign.items()
+        }
+        self.path_model = model if dialect.name == "gemini" else ""
+        whole = answers.whole(False).partition(b"\r\n\r\n")[2]
+        self.answer = chat.read_answer(whole, self.read_context)
+        self.answer_body = dialect.write_answer(self.answer, self.reply_context())
+        self.events = _events()
+        writer = dialect.stream_writer(self.reply_context())
+        self.stream = b"".join(writer.write([event]) for event in self.events)
+        reader = SseReader()
+        self.frames: list[Frame] = [*reader.feed(self.stream), *reader.close()]
+
+    def reply_context(self) -> ReplyContext:
+        return ReplyContext(
+            model=_MODELS[self.dialect.name],
+            new_id=lambda prefix: prefix + "0" * 24,
+            packer=Envelope(b"benchmark"),
+            now=1_760_000_000,
+            request=self.foreign["small"],
+            include_usage=True,
+        )
+
+    def read(self, size: Size) -> object:
+        return self.dialect.read_request(self.bodies[size], self.path_model, True)
+
+
+def _events() -> list[Event]:
+    """The events of a stream of `_CHUNKS` text chunks, as the Chat reader gives them."""
+    dialect = dialects.get("openai-chat")
+    stream = dialect.stream_reader(ReadContext(maker="", new_call_id=derived_call_id))
+    parts = answers.pieces(False)
+    framed = parts.start + parts.text * _CHUNKS + parts.end
+    lines = [line for line in framed.split(b"\r\n") if line.startswith(b"data:")]
+    found: list[Event] = []
+    for frame in SseReader().feed(b"".join(lines)):
+        found += stream.feed(frame)
+    return [*found, *stream.close()]
+
+
+def _dialect_figures(dialect: Dialect, watch: Stopwatch) -> list[MicroFigure]:
+    samples = _Samples(dialect)
+    name = dialect.name
+    found: list[MicroFigure] = []
+
+    def add(operation: str, unit: str, call: Callable[[], object], per: int = 1) -> None:
+        found.append(MicroFigure(name, operation, unit, watch.micros(call, per)))
+
+    for size, label in _SIZES:
+        body, request = samples.bodies[size], samples.foreign[size]
+        add(
+            "read_head",
+            f"{label} request",
+            lambda body=body: dialect.read_head(body, samples.path_model, True),
+        )  # type: ignore[misc]
+        add("read_request", f"{label} request", lambda size=size: samples.read(size))  # type: ignore[misc]
+        add(
+            "write_request",
+            f"{label} request",
+            lambda request=request: wire_json.encode(dialect.write_request(request, samples.target).body),  # type: ignore[misc]
+        )
+        add("retarget", f"{label} request", lambda body=body: dialect.retarget(body, samples.target))  # type: ignore[misc]
+    answer_body = samples.answer_body
+    add("read_answer", "2 kB answer", lambda: dialect.read_answer(answer_body, samples.read_context))
+    add("write_answer", "2 kB answer", lambda: dialect.write_answer(samples.answer, samples.reply_context()))
+    add("read_usage", "2 kB answer", lambda: dialect.read_usage(answer_body))
+    frames, events = samples.frames, samples.events
+
+    def read_stream() -> None:
+        reader = dialect.stream_reader(samples.read_context)
+        for frame in frames:
+            reader.feed(frame)
+
+    def write_stream() -> None:
+        writer = dialect.stream_writer(samples.reply_context())
+        for event in events:
+            writer.write([event])
+
+    def glance() -> None:
+        glancer = dialect.glancer()
+        for frame in frames:
+            glancer.look([frame])
+
+    add("stream reader", "event", read_stream, len(events))
+    add("stream writer", "event", write_stream, len(events))
+    add("glancer", "frame", glance, len(frames))
+
+    def frame_each() -> None:
+        reader = SseReader()
+        for frame in frames:
+            reader.feed(frame.raw)
+
+    add("SSE reader, one frame per read", "frame", frame_each, len(frames))
+    add("SSE reader, all frames in one read", "frame", lambda: SseReader().feed(samples.stream), len(frames))
+    return found
+
+
+class _Finished:
+    """An exchange as rooms see it when it is over."""
+
+    def __init__(self) -> None:
+        self.id, self.surface, self.session, self.key_name = (
+            "req-bench",
+            "openai-chat",
+            Session(id="bench"),
+            "bench",
+        )
+        self.client_agent, self.user, self.requested_model = "bench/1.0", "", "gpt-4.1"
+        self.backend, self.model, self.stream, self.status = "openai", "gpt-4.1", True, 200
+        self.cancelled, self.fault, self.usage = False, None, Usage(input=480, output=340)
+        self.attempts = [AttemptRecord("openai", "gpt-4.1", "openai#1", 200)]
+        self.started, self.duration, self.time_to_first = 1_760_000_000.0, 1.0, 0.2
+
+
+def _room_figures(watch: Stopwatch) -> list[MicroFigure]:
+    exchange = _Finished()
+    found = []
+    for room in rooms(usage=MemoryUsage()):
+        micros = watch.micros(lambda room=room: room.on_finish(exchange))  # type: ignore[misc]
+        found.append(MicroFigure(f"room {room.name}", "on_finish", "request", micros))
+    return found
+
+
+def run(seconds: float) -> Sequence[MicroFigure]:
+    """All figures; `seconds` is spent on each."""
+    watch = Stopwatch(seconds)
+    found: list[MicroFigure] = []
+    for name in dialects.NAMES:
+        found += _dialect_figures(dialects.get(name), watch)
+    return found + _room_figures(watch)
