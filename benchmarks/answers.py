@@ -138,4 +138,4 @@ def burst(anthropic: bool, chunks: int) -> tuple[bytes, ...]:
     """A whole stream as the few writes in which it is sent."""
     parts = pieces(anthropic)
     data = STREAM_HEAD + parts.start + parts.text * chunks + parts.end
-    return tuple(data[at : at + 250] for at in range(0, len(data), 250))
+    return tuple(data[at : at + 16_384] for at in range(0, len(data), 16_384))

@@ -68,7 +68,7 @@ class Stub(asyncio.Protocol):
         kind, count = (model[1], int(model[2] or 0)) if model else (b"json", 0)
         if kind == b"burst":
             for part in answers.burst(anthropic, count):
-                os.write(self._transport.get_extra_info("socket").fileno(), part)
+                write(part)
         elif kind == b"paced":
             write(answers.STREAM_HEAD + answers.pieces(anthropic).start)
             # Streams that began together must not stay in step: each gets a phase of its own.

@@ -139,7 +139,10 @@ async def test_pinned_models_need_no_request() -> None:
 
 
 async def test_limits_come_from_configuration_then_the_list_then_the_documentation() -> None:
-    configured = {"a": ModelLimits(context_window=5), "c": ModelLimits(max_output_tokens=7, max_input_tokens=3)}
+    configured = {
+        "a": ModelLimits(context_window=5),
+        "c": ModelLimits(max_output_tokens=7, max_input_tokens=3),
+    }
     models = catalogue(Provider("a", "b"), Clock(), models=configured)
     await names(models)
     assert models.limits("a", 9) == Limits(context_window=5, max_output=9)

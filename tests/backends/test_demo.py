@@ -36,7 +36,10 @@ WRITE = {
         },
     },
 }
-READ = {"type": "function", "function": {"name": "read_file", "parameters": {"type": "object", "properties": {}}}}
+READ = {
+    "type": "function",
+    "function": {"name": "read_file", "parameters": {"type": "object", "properties": {}}},
+}
 WRITE_ARGUMENTS = {"path": "text", "mode": "create", "size": 1, "force": True, "note": "none"}
 
 
@@ -53,7 +56,9 @@ def after_result(text: str) -> list[dict[str, Any]]:
     ]
 
 
-async def open_demo(model: str, stream: bool, timeout: float = 300.0, action: Any = "generate", **request: Any) -> Any:
+async def open_demo(
+    model: str, stream: bool, timeout: float = 300.0, action: Any = "generate", **request: Any
+) -> Any:
     request.setdefault("messages", user())
     body = json.dumps({"model": model, "stream": stream, **request}).encode()
     demo = DemoBackend(backend_settings("demo", timeout=timeout))
@@ -142,7 +147,9 @@ async def test_tools_calls_the_first_offered_tool() -> None:
 async def test_a_forced_tool_is_called() -> None:
     named = {"type": "function", "function": {"name": "read_file"}}
     assert calls_of(await whole("echo", tools=[WRITE, READ], tool_choice=named)) == [("read_file", {})]
-    assert calls_of(await whole("echo", tools=[WRITE], tool_choice="required")) == [("write_file", WRITE_ARGUMENTS)]
+    assert calls_of(await whole("echo", tools=[WRITE], tool_choice="required")) == [
+        ("write_file", WRITE_ARGUMENTS)
+    ]
 
 
 async def test_parallel_makes_two_calls_with_their_own_ids() -> None:
@@ -239,13 +246,15 @@ async def test_several_choices() -> None:
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("model", "status"), [("error-429", 429), ("error-503", 503), ("error-x", 500), ("error-200", 500)])
+@pytest.mark.parametrize(
+    ("model", "status"), [("error-429", 429), ("error-503", 503), ("error-x", 500), ("error-200", 500)]
+)
 async def test_errors_have_the_status_that_was_asked_for(model: str, status: int) -> None:
     for stream in (False, True):
         response = await open_demo(model, stream)
         assert response.status == status
         assert json.loads(await response.read())["error"]["message"]
-    assert (("retry-after", "1") in (await open_demo("error-429", False)).headers)
+    assert ("retry-after", "1") in (await open_demo("error-429", False)).headers
 
 
 async def test_cut_breaks_after_three_deltas() -> None:
@@ -325,8 +334,31 @@ def test_sample_values_fit_their_schema(schema: dict[str, Any]) -> None:
     Draft202012Validator(schema).validate(sample(schema))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(
-    st.sampled_from(["type", "properties", "items", "required", "enum", "anyOf", "allOf", "$ref", "minItems", "x"]), s)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda s: (
+            st.lists(s)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "type",
+                        "properties",
+                        "items",
+                        "required",
+                        "enum",
+                        "anyOf",
+                        "allOf",
+                        "$ref",
+                        "minItems",
+                        "x",
+                    ]
+                ),
+                s,
+            )
+        ),
+    )
+)
 def test_no_schema_breaks_the_demo(schema: Any) -> None:
     if isinstance(schema, dict):
         sample(schema)

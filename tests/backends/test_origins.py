@@ -236,7 +236,9 @@ async def test_our_own_listeners_are_refused_to_clients(own: str) -> None:
 
 
 async def test_the_address_that_was_checked_is_the_one_that_is_used() -> None:
-    """A name service that answers a public address first and then a loopback one never gets a connection inside."""
+    """A name service that answers a public address first and then a loopback one never gets a connection
+    inside.
+    """
     async with Upstream(Reply.json({})) as inside:
         answers = [["127.0.0.1"], ["192.0.2.1"]]
         asked = 0

@@ -20,7 +20,16 @@ def functional(registry: Backends) -> list[str]:
 
 def test_built_in_ids_exist_without_configuration() -> None:
     registry = backends()
-    for id in ("openai", "anthropic", "gemini", "openrouter", "zai", "zai-coding-plan", "openai-responses", "demo"):
+    for id in (
+        "openai",
+        "anthropic",
+        "gemini",
+        "openrouter",
+        "zai",
+        "zai-coding-plan",
+        "openai-responses",
+        "demo",
+    ):
         assert id in registry
         assert registry.get(id) is not None
     assert "nosuch" not in registry
@@ -76,7 +85,9 @@ def test_a_configured_default_stays_although_it_is_not_usable() -> None:
 
 
 def test_a_disabled_back_end_is_known_but_not_functional() -> None:
-    registry = backends(backend_settings("openai", "", "k", enabled=False), backend_settings("demo", enabled=False))
+    registry = backends(
+        backend_settings("openai", "", "k", enabled=False), backend_settings("demo", enabled=False)
+    )
     assert functional(registry) == []
     assert "openai" in registry
     backend = registry.get("openai")

@@ -1,4 +1,6 @@
-"""BE-05, BE-06 and the U rows that concern the connection: what the transport does with odd servers, on real sockets."""
+"""BE-05, BE-06 and the U rows that concern the connection: what the transport does with odd servers, on real
+sockets.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,19 @@ import pytest
 from llm_proxy.backends.transport import ConnectError, Credential, HttpResponse, Transport, endpoint
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.wire.secrets import Secret
-from tests.support.upstream import Close, Endless, Hang, Moment, Pause, Raw, Reply, Reset, Send, Upstream, refusing_url
+from tests.support.upstream import (
+    Close,
+    Endless,
+    Hang,
+    Moment,
+    Pause,
+    Raw,
+    Reply,
+    Reset,
+    Send,
+    Upstream,
+    refusing_url,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -48,7 +62,11 @@ async def test_a_call_sends_what_was_given_and_nothing_of_its_own(transport: Tra
         assert response.status == 200
         assert await response.read() == b'{"ok":true}'
         (request,) = upstream.requests
-        assert (request.method, request.target, request.body) == ("POST", "/v1/chat/completions?a=1", b'{"model":"m"}')
+        assert (request.method, request.target, request.body) == (
+            "POST",
+            "/v1/chat/completions?a=1",
+            b'{"model":"m"}',
+        )
         assert {name.lower(): value for name, value in request.headers} == {
             "host": f"127.0.0.1:{upstream.port}",
             "accept-encoding": "identity",
@@ -135,7 +153,9 @@ async def test_a_header_never_breaks_out_of_its_line(transport: Transport, value
         assert caught.value.fault.kind == "internal"
         to = endpoint(upstream.url)
         with pytest.raises(FaultError):
-            await transport.post(to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k\r\nx: y"), to.origin)])
+            await transport.post(
+                to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k\r\nx: y"), to.origin)]
+            )
         assert upstream.opened == 0
 
 
@@ -252,7 +272,9 @@ async def test_silence_in_the_body_is_a_timeout(transport: Transport) -> None:
 
 
 async def test_a_stale_connection_is_replaced_without_an_error(transport: Transport) -> None:
-    """The server closes each connection right after its answer without saying so; 1000 requests show no error."""
+    """The server closes each connection right after its answer without saying so; 1000 requests show no
+    error.
+    """
     async with Upstream(Reply(body=b"ok", after=[Close()])) as upstream:
         for _ in range(1000):
             assert await fetch(transport, upstream.url) == b"ok"
@@ -305,7 +327,9 @@ async def test_an_answer_that_began_is_not_repeated(transport: Transport) -> Non
     ],
     ids=["reset", "closed", "no last chunk", "short length", "no chunk size", "wrong chunk size"],
 )
-async def test_a_broken_body_is_a_fault_and_its_connection_is_dropped(transport: Transport, reply: Reply) -> None:
+async def test_a_broken_body_is_a_fault_and_its_connection_is_dropped(
+    transport: Transport, reply: Reply
+) -> None:
     async with Upstream(reply) as upstream:
         fault = await fault_of(transport, upstream.url)
         assert (fault.kind, fault.status_code) == ("closed", 502)
@@ -323,13 +347,22 @@ def deflate_raw(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     ("encoding", "encode"),
-    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", deflate_raw)],
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", deflate_raw),
+    ],
 )
-async def test_gzip_and_deflate_are_opened_at_every_split(transport: Transport, encoding: str, encode: object) -> None:
+async def test_gzip_and_deflate_are_opened_at_every_split(
+    transport: Transport, encoding: str, encode: object
+) -> None:
     text = b'data: {"a": 1}\n\n' * 20
     body = encode(text)  # type: ignore[operator]
     headers = [("content-encoding", encoding)]
-    async with Upstream(Reply(steps=[Send(body[i : i + 1]) for i in range(len(body))], headers=headers)) as upstream:
+    async with Upstream(
+        Reply(steps=[Send(body[i : i + 1]) for i in range(len(body))], headers=headers)
+    ) as upstream:
         assert await fetch(transport, upstream.url) == text
 
 
@@ -396,12 +429,22 @@ async def test_a_switch_of_protocols_is_a_fault(transport: Transport) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 300, 399])
 async def test_redirects_are_never_followed(transport: Transport, status: int) -> None:
     async with Upstream(Reply(body=b"stolen")) as evil, Upstream(Reply.json({})) as upstream:
-        places = (f"{evil.url}/x", f"{upstream.url}/y", "//169.254.169.254/", "/same", "http://[::1]/", "\\\\x", "")
+        places = (
+            f"{evil.url}/x",
+            f"{upstream.url}/y",
+            "//169.254.169.254/",
+            "/same",
+            "http://[::1]/",
+            "\\\\x",
+            "",
+        )
         for place in places:
             upstream.script = Reply(status=status, headers=[("location", place)], body=b"see there")
             to = endpoint(upstream.url)
             with pytest.raises(FaultError) as caught:
-                await transport.post(to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k"), to.origin)])
+                await transport.post(
+                    to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k"), to.origin)]
+                )
             fault = caught.value.fault
             assert (fault.kind, fault.status_code) == ("upstream", 502)
             assert "127.0.0.1" not in fault.message
@@ -452,7 +495,13 @@ async def test_ambiguous_or_oversized_heads_are_a_fault(transport: Transport, he
 
 
 async def test_what_is_no_http_is_a_fault(transport: Transport) -> None:
-    for start in (b"SSH-2.0-x\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"<html>", b"HTTP/1.1 99 x\r\n\r\n"):
+    for start in (
+        b"SSH-2.0-x\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"<html>",
+        b"HTTP/1.1 99 x\r\n\r\n",
+    ):
         async with Upstream(Reply(raw=True, steps=[Raw(start)])) as upstream:
             assert (await fault_of(transport, upstream.url)).kind in ("upstream", "closed")
 
@@ -463,7 +512,9 @@ async def test_what_is_no_http_is_a_fault(transport: Transport) -> None:
 LATE = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npoisoned"
 
 
-@pytest.mark.parametrize("late", [LATE, LATE[:12], LATE * 3, b"\r\n"], ids=["answer", "half", "three", "line"])
+@pytest.mark.parametrize(
+    "late", [LATE, LATE[:12], LATE * 3, b"\r\n"], ids=["answer", "half", "three", "line"]
+)
 async def test_late_bytes_never_become_the_next_answer(transport: Transport, late: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst"
     async with Upstream(Reply()) as upstream:
@@ -585,7 +636,10 @@ async def test_a_reader_that_stops_stops_the_upstream(transport: Transport) -> N
 
 async def test_proxies_of_the_environment_are_used_and_no_proxy_hosts_are_not() -> None:
     async with Upstream(Reply(body=b"by proxy")) as proxy, Upstream(Reply(body=b"direct")) as direct:
-        environ = {"HTTP_PROXY": f"http://user:pass@127.0.0.1:{proxy.port}", "NO_PROXY": "127.0.0.1,.inside.test"}
+        environ = {
+            "HTTP_PROXY": f"http://user:pass@127.0.0.1:{proxy.port}",
+            "NO_PROXY": "127.0.0.1,.inside.test",
+        }
         transport = Transport(environ=environ, resolver=lambda _: ["127.0.0.1"])
         assert await fetch(transport, "http://api.outside.test/v1") == b"by proxy"
         assert proxy.requests[0].target == "http://api.outside.test/v1"

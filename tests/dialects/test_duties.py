@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.conversation.answer import Answer, Choice, Stop
-from llm_proxy.conversation.events import Event
+from llm_proxy.conversation.events import Delta, Event, PartEnd, PartStart
 from llm_proxy.conversation.fold import check_grammar, fold, unfold
-from llm_proxy.conversation.events import Delta, PartEnd, PartStart
 from llm_proxy.conversation.parts import Part, Text, ToolCall
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import Duties

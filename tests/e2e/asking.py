@@ -312,7 +312,9 @@ class Scene:
         **more: Any,
     ) -> Answer:
         """One request of a raw client. `model` is `backend:model`."""
-        return self.post(path_of(client, model, stream), body_of(client, model, stream, text, **more), headers)
+        return self.post(
+            path_of(client, model, stream), body_of(client, model, stream, text, **more), headers
+        )
 
     def meaning(
         self, client: Protocol, model: str, stream: bool = False, text: str = "hi", **more: Any

@@ -6,29 +6,41 @@ semantics.jsonl states, apart from the losses that `tests.support.semantic.LOSSE
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 from collections.abc import Iterator
-from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.support import grammar, sdk
+from tests.support import grammar, raw, sdk
 from tests.support.proxy import BACKEND_OF, KEY, Proxy, backends_at, running_proxy
 from tests.support.semantic import Semantic, compare
-from tests.support.shared import PROTOCOLS, SHARED, Exchange, Protocol, generating_exchanges, needs_shared, semantics
+from tests.support.shared import (
+    PROTOCOLS,
+    SHARED,
+    Exchange,
+    Protocol,
+    generating_exchanges,
+    needs_shared,
+    semantics,
+)
 from tests.support.upstream import Received, Reply, Upstream, replay, upstream_in_thread
 
 # (file, client protocol) -> why the result differs. Fewer than 1 % of all pairs.
 _OTHERS = ("openai-chat", "openai-responses", "anthropic-messages", "gemini")
 EXCEPTIONS: dict[tuple[str, str], str] = {
     **{
-        ("openai-chat/plain.json.cc68c960ea-0.json", client): "Perplexity's sources, which OpenAI's SDK does not see, arrive as citations"
+        (
+            "openai-chat/plain.json.cc68c960ea-0.json",
+            client,
+        ): "Perplexity's sources, which OpenAI's SDK does not see, arrive as citations"
         for client in _OTHERS
     },
     **{
-        (file, client): "arguments streamed in pieces (partialArgs) arrive whole; Google's SDK leaves them empty"
+        (
+            file,
+            client,
+        ): "arguments streamed in pieces (partialArgs) arrive whole; Google's SDK leaves them empty"
         for client in _OTHERS
         for file in (
             "gemini/parallel-tool-calls.stream.b3b565aa45-0.json",
@@ -36,11 +48,17 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         )
     },
     **{
-        ("openai-responses/builtin-shell.stream.8dba086eba-0.json", client): "the recorded deltas are not the recorded final text"
+        (
+            "openai-responses/builtin-shell.stream.8dba086eba-0.json",
+            client,
+        ): "the recorded deltas are not the recorded final text"
         for client in _OTHERS
     },
     **{
-        (file, "anthropic-messages"): "Anthropic's protocol has no generated images: a note in the text says that there was one"
+        (
+            file,
+            "anthropic-messages",
+        ): "Anthropic's protocol has no generated images: a note in the text says that there was one"
         for file in (
             "openai-responses/builtin-image_generation.stream.47eff1f0a7-0.json",
             "openai-responses/builtin-image_generation.stream.f442636e45-0.json",
@@ -81,27 +99,6 @@ def stage() -> Iterator[Stage]:
     sdk.close_clients()
 
 
-def raw_answer(proxy: Proxy, protocol: Protocol, model: str, stream: bool) -> tuple[int, bytes]:
-    """Status and bytes of the answer to the fixed minimal request."""
-    body = sdk.minimal_body(protocol, model, stream)
-    path = {
-        "openai-chat": "/v1/chat/completions",
-        "openai-responses": "/v1/responses",
-        "anthropic-messages": "/anthropic/v1/messages",
-        "gemini": f"/v1beta/models/{quote(model, safe='')}:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}",
-    }[protocol]
-    if protocol != "gemini":
-        body["stream"] = stream
-    address = urlsplit(proxy.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-    connection.request("POST", path, json.dumps(body), headers)
-    response = connection.getresponse()
-    data = response.read()
-    connection.close()
-    return response.status, data
-
-
 def exchanges_of(source: Protocol) -> list[Exchange]:
     return [exchange for exchange in generating_exchanges() if exchange.protocol == source]
 
@@ -129,7 +126,8 @@ def test_every_recorded_answer_keeps_its_meaning(stage: Stage, source: Protocol,
 def test_every_emitted_answer_obeys_its_grammar(stage: Stage, source: Protocol, client: Protocol) -> None:
     problems: dict[str, list[str]] = {}
     for exchange in exchanges_of(source):
-        status, data = raw_answer(stage.proxy, client, stage.model(exchange), exchange.stream)
+        answer = raw.ask_minimal(stage.proxy, client, stage.model(exchange), exchange.stream)
+        status, data = answer.status, answer.body
         if source == client:
             found = verbatim_problems(exchange, status, data)
         elif status != 200:

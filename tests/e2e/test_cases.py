@@ -4,11 +4,9 @@ through the running proxy and the official SDK.
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -17,7 +15,7 @@ from llm_proxy.dialects.base import Target
 from llm_proxy.dialects.capabilities import lookup
 from llm_proxy.dialects.reasoning import Envelope, restore
 from llm_proxy.wire import json as wire_json
-from tests.support import casecheck, sdk
+from tests.support import casecheck, raw, sdk
 from tests.support.proxy import BACKEND_OF, KEY, Proxy, backends_at, running_proxy
 from tests.support.shared import Case, cases, needs_shared
 from tests.support.upstream import Received, Reply, Upstream, upstream_in_thread
@@ -32,7 +30,9 @@ _OVERRIDES: dict[str, Any] = {"sampling": {False: "none", True: "all"}}
 def test_request_case(case: Case) -> None:
     front, back = dialects.get(case.front), dialects.get(case.back)
     model = case.back_model or "m"
-    overrides = {name: _OVERRIDES.get(name, {}).get(value, value) for name, value in case.capabilities.items()}
+    overrides = {
+        name: _OVERRIDES.get(name, {}).get(value, value) for name, value in case.capabilities.items()
+    }
     target = Target(model=model, capabilities=lookup(case.back, model, overrides), maker="b/m")
     request = front.read_request(json.dumps(case.input).encode(), "m")
     restored = restore(request, Envelope(b"k"), lambda key: None)
@@ -80,32 +80,14 @@ def test_answer_case(stage: tuple[Proxy, Upstream], case: Case) -> None:
     thinking = bool(case.front_options.get("thinking")) or case.front == "openai-responses"
     got = sdk.ask_minimal(client, stage[0].url, KEY, model, stream, thinking=thinking)
     problems = casecheck.semantic_mismatches(case.semantic, got)
-    status, headers, data = raw(stage[0], client, model, stream)
+    answer = raw.ask_minimal(stage[0], client, model, stream)
+    status, headers, data = answer.status, answer.headers, answer.body
     if stream:
-        problems += casecheck.failed_checks(case.expect, stream=data, protocol=client, status=status, headers=headers)
+        problems += casecheck.failed_checks(
+            case.expect, stream=data, protocol=client, status=status, headers=headers
+        )
     else:
         problems += casecheck.failed_checks(
             case.expect, body=json.loads(data), protocol=client, status=status, headers=headers
         )
     assert problems == []
-
-
-def raw(proxy: Proxy, protocol: Any, model: str, stream: bool) -> tuple[int, dict[str, str], bytes]:
-    body = sdk.minimal_body(protocol, model, stream)
-    method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-    path = {
-        "openai-chat": "/v1/chat/completions",
-        "openai-responses": "/v1/responses",
-        "anthropic-messages": "/anthropic/v1/messages",
-        "gemini": f"/v1beta/models/{quote(model, safe='')}:{method}",
-    }[protocol]
-    if protocol != "gemini":
-        body["stream"] = stream
-    address = urlsplit(proxy.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-    connection.request("POST", path, json.dumps(body), headers)
-    response = connection.getresponse()
-    data = response.read()
-    connection.close()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, data

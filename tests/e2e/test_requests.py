@@ -6,16 +6,15 @@ still holds everything that was said.
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.support.proxy import BACKEND_OF, KEY, Proxy, backends_at, running_proxy
+from tests.support import raw
+from tests.support.proxy import BACKEND_OF, Proxy, backends_at, running_proxy
 from tests.support.request_content import missing, said
 from tests.support.requests_check import validate_request
 from tests.support.shared import PROTOCOLS, Protocol, client_requests, generating_exchanges
@@ -139,22 +138,8 @@ def send(proxy: Proxy, sample: Sample, model: str) -> tuple[int, bytes, bytes]:
     """Sends the sample under another model name; gives the body that was sent, the status and the answer."""
     body = sample.body if sample.protocol == "gemini" else {**sample.body, "model": model}
     sent = json.dumps(body, ensure_ascii=False, indent=1).encode()
-    method = "streamGenerateContent?alt=sse" if sample.stream else "generateContent"
-    path = {
-        "openai-chat": "/v1/chat/completions",
-        "openai-responses": "/v1/responses",
-        "anthropic-messages": "/anthropic/v1/messages",
-        "gemini": f"/v1beta/models/{quote(model, safe='')}:{method}",
-    }[sample.protocol]
-    address = urlsplit(proxy.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
-    connection.request(
-        "POST", path, sent, {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-    )
-    response = connection.getresponse()
-    data = response.read()
-    connection.close()
-    return response.status, sent, data
+    answer = raw.post(proxy, raw.path_of(sample.protocol, model, sample.stream), sent)
+    return answer.status, sent, answer.body
 
 
 @pytest.mark.parametrize("back", PROTOCOLS)

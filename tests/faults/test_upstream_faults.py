@@ -344,7 +344,9 @@ async def test_u17_a_limit_reaches_the_client_with_the_time_that_is_left(
 ) -> None:
     running.play(
         Reply.json(
-            {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": None}}, status=429, headers=headers
+            {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": None}},
+            status=429,
+            headers=headers,
         )
     )
     model = unique()

@@ -100,7 +100,7 @@ def test_a_used_port_is_exit_3_and_named(tmp_path: Path) -> None:
         (["--port", "70000"], "70000"),
         (["--port", "many"], "many"),
         (["--no-such-flag"], "--no-such-flag"),
-        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--config", "missing.toml"], ".yaml"),
         (["--config", "bad.yaml"], "no_such_option"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from tests.support.shared import Protocol
@@ -50,10 +51,8 @@ def _leaves(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
         if value[:1] in "{[":
-            try:
+            with suppress(ValueError):
                 yield from _leaves(json.loads(value))
-            except ValueError:
-                pass
         if "base64," in value[:60]:
             yield value.split("base64,", 1)[1]
     elif isinstance(value, dict):

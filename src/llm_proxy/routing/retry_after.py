@@ -26,8 +26,8 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6
 _RETRY_DELAY = re.compile(r'retry_?delay\\*"?\s*[:=]\s*\\*"?([0-9.]+)\s*s', re.IGNORECASE)
 _IN_WORDS = re.compile(
     r"(?:try again|retry|reset|available|wait)[a-z ]{0,24}?\s(?:in|after|for)?\s*"
-    r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)?\b"
-    r"((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[hms]))*)",
+    r"(?:((?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[dhms]))+)(?![a-z0-9])"
+    r"|([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|milliseconds?|secs?|seconds?|mins?|minutes?|hours?|days?|[smhd])?\b)",
     re.IGNORECASE,
 )
 
@@ -97,10 +97,10 @@ def wait_in_text(text: str) -> float | None:
     if found := _RETRY_DELAY.search(text):
         return _number(found[1])
     if found := _IN_WORDS.search(text):
-        unit = (found[2] or "s").lower()
-        factor = 1e-3 if unit.startswith("ms") or unit.startswith("mil") else _UNITS[unit[0]]
-        first = _number(found[1])
-        return None if first is None else first * factor + (read_span(found[3].lower()) or 0.0)
+        if found[1]:
+            return read_span(found[1].lower())
+        unit = (found[3] or "s").lower()
+        return float(found[2]) * (_UNITS["ms"] if unit.startswith(("ms", "mil")) else _UNITS[unit[0]])
     return None
 
 

@@ -163,8 +163,8 @@ def client_status(surface: Surface, fault: Fault) -> int:
         return status
     if fault.kind == "overloaded" and status in (503, 529):
         return 529 if surface == "anthropic-messages" else 503
-    if fault.kind == "billing" and surface == "gemini":
-        return 429
+    if surface == "gemini":
+        return {"billing": 429, "too_large": 400}.get(fault.kind, status)
     return status
 
 

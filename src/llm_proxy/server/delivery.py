@@ -79,7 +79,11 @@ class UpstreamBody:
 
 
 class Delivery:
-    """One attempt's answer on its way. `committed`: a status was sent, there is no way back."""
+    """One attempt's answer on its way. `sent`: frames of this answer have left, there is no way back.
+
+    Made before the upstream is called, because the client must be kept alive while the upstream is silent. Keep-alives alone
+    (comments) do not commit to this answer: another attempt may still follow.
+    """
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -94,11 +98,10 @@ class Delivery:
         self._last_write = time.monotonic()
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
+        self.sent = False
         self.usage: Usage | None = None
-
-    @property
-    def committed(self) -> bool:
-        return self._out.started
+        if exchange.stream:
+            self._watch_silence()
 
     def close(self) -> None:
         """Stops the keep-alive; remembers the usage so far."""
@@ -115,8 +118,6 @@ class Delivery:
     async def deliver(self, response: Response, prepared: Prepared) -> None:
         """Brings `response` to the client. Raises FaultError when it turns out to be none."""
         filters = self._exchange.filters()
-        if self._exchange.stream:
-            self._watch_silence()
         body = await UpstreamBody.of(response)
         if prepared.verbatim and not filters and body.streamed == self._exchange.stream:
             if body.streamed:
@@ -129,8 +130,6 @@ class Delivery:
 
     async def copies(self, responses: Sequence[Response], prepared: Prepared) -> None:
         """Several answers to one request become the choices of one."""
-        if self._exchange.stream:
-            self._watch_silence()
         translation = self._begin(prepared, self._exchange.filters())
         sources = []
         for response in responses:
@@ -171,7 +170,7 @@ class Delivery:
         fault = glancer.close()
         if fault is not None:
             raise FaultError(fault)
-        await self._flush(commit=True)
+        await self._flush()
         await self._out.end(self._array_end())
 
     async def _relay(self, frames: list[Frame], glancer: Glancer, strip: object) -> None:
@@ -181,7 +180,7 @@ class Delivery:
         if glance.usage is not None:
             self.usage = glance.usage if self.usage is None else self.usage.merged(glance.usage)
         if glance.failed is not None:
-            if not self.committed and not glance.content:
+            if not self.sent and not glance.content:
                 raise FaultError(glance.failed)
             self._exchange.fault = glance.failed
         if self._array or frames[0].raw is frames[0].data:
@@ -267,7 +266,7 @@ class Delivery:
         async for events in batches:
             failed = failure(events)
             commit = any(map(is_content, events))
-            if failed is not None and not (self.committed or (commit and writer is not None)):
+            if failed is not None and not (self.sent or (commit and writer is not None)):
                 raise FaultError(failed.fault)
             if writer is not None and events:
                 await self._send(writer.write(events), commit=commit)
@@ -276,7 +275,7 @@ class Delivery:
                 break
         answer = None if translation.folder.fault else translation.folder.answer()
         if writer is not None:
-            await self._flush(commit=True)
+            await self._flush()
             await self._out.end()
         else:
             assert answer is not None
@@ -304,30 +303,32 @@ class Delivery:
     # Sending
 
     async def _send(self, data: bytes, commit: bool) -> None:
-        """Sends, or holds back until something commits the answer."""
-        if not self.committed and not commit:
+        """Sends, or holds back until something commits to this answer."""
+        if self.sent:
             if data:
-                self._held.append(data)
+                self._last_write = time.monotonic()
+                await self._out.write(data)
             return
-        if not self.committed:
-            if commit:
-                self._exchange.first_content()
+        if data:
             self._held.append(data)
-            await self._flush(commit=True)
-        elif data:
-            self._last_write = time.monotonic()
-            await self._out.write(data)
+        if commit:
+            self._exchange.first_content()
+            await self._flush()
 
-    async def _flush(self, commit: bool) -> None:
-        if not self.committed and commit:
-            headers = [(b"content-type", b"application/json"), *_STREAM_HEADERS[1:]] if self._array else _STREAM_HEADERS
-            await self._out.start(200, [*headers, *encode_headers(self._exchange.headers())])
+    async def _flush(self) -> None:
+        """Commits to this answer: the status, if it is still due, and what was held back."""
+        self.sent = True
+        await self._start()
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
             self._last_write = time.monotonic()
-            if data:
-                await self._out.write(data)
+            await self._out.write(data)
+
+    async def _start(self) -> None:
+        if not self._out.started:
+            headers = [(b"content-type", b"application/json"), *_STREAM_HEADERS[1:]] if self._array else _STREAM_HEADERS
+            await self._out.start(200, [*headers, *encode_headers(self._exchange.headers())])
 
     async def fail(self, fault: Fault) -> None:
         """Ends a stream that had begun with the protocol's in-stream error; never a silent stop."""
@@ -363,14 +364,20 @@ class Delivery:
             self._beat = asyncio.get_running_loop().create_task(self._keep_alive())
 
     async def _keep_alive(self) -> None:
-        """One keep-alive; before the first content it also sends the status and what was held back."""
+        """One keep-alive, unless the protocol allows none now.
+
+        Comments may come before anything else. Anthropic's ping follows `message_start`, so what was held back goes first.
+        """
         if self._out.ended or self._array:
             return
+        if self._client.name == "anthropic-messages" and not self.sent:
+            if not self._held:
+                return
+            await self._flush()
         data = self._client.heartbeat if self._writer is None else self._writer.heartbeat()
-        if not data:
-            return
-        await self._flush(commit=True)
-        await self._out.write(data)
+        if data:
+            await self._start()
+            await self._out.write(data)
 
 
 def _wants_sse(exchange: Exchange) -> bool:

@@ -139,16 +139,14 @@ class Exchange:
                 self._walled(room, "on_request", self)
             await self._tries()
         except FaultError as error:
-            self.fault = error.fault
-            raise
+            await self._end_with(error.fault)
         except asyncio.CancelledError:
             if self.interrupted is None and not self.cancelled:
                 raise
             if self._task is not None:
                 self._task.uncancel()
             if self.interrupted is not None and not self.cancelled:
-                self.fault = self.interrupted
-                raise FaultError(self.interrupted) from None
+                await self._end_with(self.interrupted)
         except Disconnected:
             self.cancelled = True
         finally:
@@ -165,6 +163,14 @@ class Exchange:
                 "cancelled" if self.cancelled else self.fault.status_code if self.fault else self.status,
                 self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
             )  # fmt: skip
+
+    async def _end_with(self, fault: Fault) -> None:
+        """The error answer; or, when keep-alives have already opened a stream, the error in the stream."""
+        self.fault = fault
+        if not self.outgoing.started:
+            raise FaultError(fault) from None
+        if not self.outgoing.ended:
+            await self.outgoing.end(self.client.glancer().failure_frames(fault))
 
     async def _watch(self) -> None:
         """Cancels the exchange as soon as the client is gone."""
@@ -211,10 +217,10 @@ class Exchange:
             await self._call(attempt, delivery)
         except FaultError as error:
             fault = error.fault
-            if fault.side != "upstream" and not delivery.committed:
+            if fault.side != "upstream" and not delivery.sent:
                 raise
             self._record(attempt, fault)
-            if delivery.committed:
+            if delivery.sent:
                 self.fault = fault
                 trail.failed(attempt, fault, self._answer_headers, time.time())
                 await delivery.fail(fault)
@@ -223,7 +229,7 @@ class Exchange:
             return False
         except asyncio.CancelledError:
             self._record(attempt, None)
-            if self.interrupted is not None and delivery.committed and not self.cancelled:
+            if self.interrupted is not None and delivery.sent and not self.cancelled:
                 self.fault = self.interrupted
                 if self._task is not None:
                     self._task.uncancel()
@@ -244,8 +250,7 @@ class Exchange:
     async def _call(self, attempt: Attempt, delivery: Delivery) -> None:
         prepared = await self._prepared(attempt)
         if prepared.duties.copies > 1:
-            calls = [self._open(attempt, prepared) for _ in range(prepared.duties.copies)]
-            await delivery.copies(await asyncio.gather(*calls), prepared)
+            await delivery.copies(await self._open_copies(attempt, prepared), prepared)
             return
         try:
             response = await self._open(attempt, prepared)
@@ -285,6 +290,18 @@ class Exchange:
             response.close()
             raise
         return response
+
+    async def _open_copies(self, attempt: Attempt, prepared: Prepared) -> list[Response]:
+        """The same call several times at once; all of them, or none."""
+        calls = [self._open(attempt, prepared) for _ in range(prepared.duties.copies)]
+        opened = await asyncio.gather(*calls, return_exceptions=True)
+        responses = [one for one in opened if not isinstance(one, BaseException)]
+        for one in opened:
+            if isinstance(one, BaseException):
+                for response in responses:
+                    response.close()
+                raise one
+        return responses
 
     def _hops(self) -> str:
         seen = self.incoming.header(b"x-llmproxy-loop-guard")

@@ -47,10 +47,14 @@ def opened(index: int | None, call_id: str = "", name: str = "", arguments: str 
 
 def answer(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    return json.dumps({"id": "chatcmpl-1", "created": 5, "model": "m-1", "choices": [choice], **fields}).encode()
+    return json.dumps(
+        {"id": "chatcmpl-1", "created": 5, "model": "m-1", "choices": [choice], **fields}
+    ).encode()
 
 
-def whole(message: dict[str, Any], finish: str | None = "stop", context: ReadContext = READ, **fields: Any) -> Any:
+def whole(
+    message: dict[str, Any], finish: str | None = "stop", context: ReadContext = READ, **fields: Any
+) -> Any:
     return DIALECT.read_answer(answer(message, finish, **fields), context)
 
 
@@ -70,8 +74,12 @@ def test_a_plain_stream() -> None:
     folder = told(events_of(raw))
     found = folder.answer()
     assert (found.id, found.model, found.created, found.tier, found.fingerprint) == (
-        "chatcmpl-1", "m-1", 1_700_000_001, "default", "fp",
-    )  # fmt: skip
+        "chatcmpl-1",
+        "m-1",
+        1_700_000_001,
+        "default",
+        "fp",
+    )
     assert found.choices[0].parts == (Text("Hello"),)
     assert (found.choices[0].stop.kind, found.choices[0].stop.raw) == ("end", "stop")
     assert found.usage is not None and (found.usage.input, found.usage.output) == (10, 2)
@@ -80,14 +88,18 @@ def test_a_plain_stream() -> None:
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_reasoning_text_is_thinking(field: str) -> None:
     found = parts_of(
-        chunk({"role": "assistant", "content": None, field: "th"}), chunk({"content": "", field: "ink"}),
-        chunk({"content": "x", field: None}), chunk({}, "stop"),
-    )  # fmt: skip
+        chunk({"role": "assistant", "content": None, field: "th"}),
+        chunk({"content": "", field: "ink"}),
+        chunk({"content": "x", field: None}),
+        chunk({}, "stop"),
+    )
     assert found == [Thinking("think"), Text("x")]
 
 
 def test_reasoning_in_both_fields_is_read_once() -> None:
-    found = parts_of(chunk({"reasoning_content": "a", "reasoning": "a"}), chunk({"content": "x"}), chunk({}, "stop"))
+    found = parts_of(
+        chunk({"reasoning_content": "a", "reasoning": "a"}), chunk({"content": "x"}), chunk({}, "stop")
+    )
     assert found == [Thinking("a"), Text("x")]
 
 
@@ -106,8 +118,12 @@ def test_reasoning_details_keep_their_signature() -> None:
     assert isinstance(thought, Thinking) and thought.text == "think" and text == Text("x")
     assert thought.seal is not None and thought.seal.maker == MAKER
     assert json.loads(thought.seal.value) == {
-        "type": "reasoning.text", "index": 0, "format": "f", "signature": "sig", "text": "think",
-    }  # fmt: skip
+        "type": "reasoning.text",
+        "index": 0,
+        "format": "f",
+        "signature": "sig",
+        "text": "think",
+    }
 
 
 def test_each_whole_entry_of_reasoning_details_is_a_thought() -> None:
@@ -135,7 +151,11 @@ def test_mistrals_content_list() -> None:
     thought, text = streamed
     assert isinstance(thought, Thinking) and thought.text == "think" and text == Text("x")
     assert thought.seal == Seal(NAME, "details", '{"type":"thinking"}', MAKER)
-    content = [*listed("think")["content"], {"type": "text", "text": "x"}, {"type": "reference", "reference_ids": [1]}]
+    content = [
+        *listed("think")["content"],
+        {"type": "text", "text": "x"},
+        {"type": "reference", "reference_ids": [1]},
+    ]
     parts = whole({"content": content}).choices[0].parts
     assert parts[:2] == (thought, text)
     assert isinstance(parts[2], Opaque) and parts[2].type == "reference"
@@ -158,9 +178,11 @@ def test_a_missing_opening_tag_is_told_by_the_closing_one() -> None:
 
 def test_a_refusal() -> None:
     found = parts_of(
-        chunk({"role": "assistant", "content": None, "refusal": ""}), chunk({"refusal": "I can"}),
-        chunk({"refusal": "not."}), chunk({}, "stop"),
-    )  # fmt: skip
+        chunk({"role": "assistant", "content": None, "refusal": ""}),
+        chunk({"refusal": "I can"}),
+        chunk({"refusal": "not."}),
+        chunk({}, "stop"),
+    )
     assert found == [Refusal("I cannot.")]
     assert whole({"content": None, "refusal": "no"}).choices[0].parts == (Refusal("no"),)
 
@@ -169,7 +191,9 @@ def test_a_refusal() -> None:
 
 
 def test_arguments_in_the_opening_chunk_are_not_lost() -> None:
-    found = parts_of(chunk({"content": "a"}), chunk(opened(0, "call_A", "f", '{"x":1}')), chunk({}, "tool_calls"))
+    found = parts_of(
+        chunk({"content": "a"}), chunk(opened(0, "call_A", "f", '{"x":1}')), chunk({}, "tool_calls")
+    )
     assert found == [Text("a"), ToolCall("call_A", "f", '{"x":1}')]
 
 
@@ -200,13 +224,26 @@ def test_interleaved_calls_each_keep_their_own_arguments() -> None:
         [opened(None, "a", "f", "{}"), opened(None, "b", "g", "{}")],
         [opened(0, "a", "f", "{}"), opened(0, "b", "g", "{}")],
         [opened(1, "a", "f", "{}"), opened(2, "b", "g", "{}")],
-        [opened(None, "a", "f", "{"), opened(None, arguments="}"), opened(None, "b", "g", "{"), opened(None, arguments="}")],
+        [
+            opened(None, "a", "f", "{"),
+            opened(None, arguments="}"),
+            opened(None, "b", "g", "{"),
+            opened(None, arguments="}"),
+        ],
         [{"tool_calls": [call("a", "f"), call("b", "g")]}],
         [opened(0, "a", "f", "{"), opened(0, "a", "f", "}"), opened(1, "b", "g", "{}")],
         [opened(0, "a", "f", "{}"), opened(0, "b", "g", "{"), opened(0, arguments="}")],
     ],
-    ids=["no index", "same index", "from one", "no index, cut", "whole", "id and name repeated", "same index, cut"],
-)  # fmt: skip
+    ids=[
+        "no index",
+        "same index",
+        "from one",
+        "no index, cut",
+        "whole",
+        "id and name repeated",
+        "same index, cut",
+    ],
+)
 def test_calls_are_told_apart_whatever_the_index(deltas: list[dict[str, Any]]) -> None:
     found = parts_of(*(chunk(delta) for delta in deltas), chunk({}, "tool_calls"))
     assert found == [ToolCall("a", "f", "{}"), ToolCall("b", "g", "{}")]
@@ -232,18 +269,22 @@ def test_an_answer_without_id_still_gives_ids_that_differ_between_turns() -> Non
 
 
 def test_a_name_that_comes_late_and_arguments_as_an_object() -> None:
-    assert parts_of(chunk(opened(0, "a", "", '{"x"')), chunk(opened(0, name="f", arguments=":1}")), chunk({}, "stop")) == [
-        ToolCall("a", "f", '{"x":1}')
-    ]
+    assert parts_of(
+        chunk(opened(0, "a", "", '{"x"')), chunk(opened(0, name="f", arguments=":1}")), chunk({}, "stop")
+    ) == [ToolCall("a", "f", '{"x":1}')]
     given_object = {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {"x": 1}}}]}
     assert whole(given_object).choices[0].parts == (ToolCall("a", "f", '{"x":1}'),)
 
 
 def test_empty_pieces_of_a_message_are_nothing() -> None:
     empty = {
-        "content": "4", "refusal": "", "tool_calls": None, "annotations": None,
-        "function_call": {"name": "", "arguments": ""}, "audio": {"id": "", "data": "", "transcript": ""},
-    }  # fmt: skip
+        "content": "4",
+        "refusal": "",
+        "tool_calls": None,
+        "annotations": None,
+        "function_call": {"name": "", "arguments": ""},
+        "audio": {"id": "", "data": "", "transcript": ""},
+    }
     found = whole(empty, "")
     assert found.choices[0].parts == (Text("4"),)
     assert found.choices[0].stop.kind == "end"
@@ -251,11 +292,14 @@ def test_empty_pieces_of_a_message_are_nothing() -> None:
 
 def test_custom_and_legacy_calls_and_thought_signatures() -> None:
     custom = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "patch", "input": "raw"}}
-    assert parts_of(chunk({"tool_calls": [custom]}), chunk({}, "stop")) == [ToolCall("c", "patch", "raw", kind="custom")]
+    assert parts_of(chunk({"tool_calls": [custom]}), chunk({}, "stop")) == [
+        ToolCall("c", "patch", "raw", kind="custom")
+    ]
     (legacy,) = parts_of(
         chunk({"function_call": {"name": "f", "arguments": ""}}),
-        chunk({"function_call": {"arguments": "{}"}}), chunk({}, "function_call"),
-    )  # fmt: skip
+        chunk({"function_call": {"arguments": "{}"}}),
+        chunk({}, "function_call"),
+    )
     assert isinstance(legacy, ToolCall) and legacy.legacy and (legacy.name, legacy.arguments) == ("f", "{}")
     signed = call("c", extra_content={"google": {"thought_signature": "sig"}})
     (made,) = parts_of(chunk({"tool_calls": [signed]}), chunk({}, "stop"))
@@ -291,10 +335,12 @@ def test_tool_use_is_decided_by_the_calls_that_were_seen(
 def test_a_second_finish_reason_and_what_follows_the_first_are_merged() -> None:
     raw = stream_of(
         [
-            chunk({"content": "x"}), chunk({}, "stop"), chunk(opened(0, "a", "f", "{}")),
+            chunk({"content": "x"}),
+            chunk({}, "stop"),
+            chunk(opened(0, "a", "f", "{}")),
             chunk({"content": ""}, "tool_calls", usage={"prompt_tokens": 1, "completion_tokens": 2}),
         ]
-    )  # fmt: skip
+    )
     events = events_of(raw)
     assert told(events).answer().choices[0].stop.kind == "tool_use"
     assert sum(isinstance(event, Finish) for event in events) == 1
@@ -329,10 +375,13 @@ def test_a_finish_reason_that_means_a_failure(word: str) -> None:
 def test_several_choices_interleaved() -> None:
     raw = stream_of(
         [
-            chunk({"content": "a"}, index=0), chunk({"content": "b"}, index=1), chunk({"content": "A"}, index=0),
-            chunk({}, "stop", index=1), chunk({}, "length", index=0),
+            chunk({"content": "a"}, index=0),
+            chunk({"content": "b"}, index=1),
+            chunk({"content": "A"}, index=0),
+            chunk({}, "stop", index=1),
+            chunk({}, "length", index=0),
         ]
-    )  # fmt: skip
+    )
     found = told(events_of(raw)).answer()
     assert [choice.parts for choice in found.choices] == [(Text("aA"),), (Text("b"),)]
     assert [choice.stop.kind for choice in found.choices] == ["length", "end"]
@@ -352,7 +401,12 @@ def test_several_choices_interleaved() -> None:
             {"input": 100, "output": 20, "cache_read": 80, "cache_write": 5, "reasoning": 5},
         ),
         (
-            {"prompt_tokens": 10, "completion_tokens": 2, "prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 6},
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 2,
+                "prompt_cache_hit_tokens": 4,
+                "prompt_cache_miss_tokens": 6,
+            },
             {"input": 10, "output": 2, "cache_read": 4},
         ),
         (
@@ -364,9 +418,15 @@ def test_several_choices_interleaved() -> None:
             },
             {"input": 307, "output": 281, "reasoning": 255},
         ),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "cost": 0.0012}, {"input": 3, "output": 1, "cost": 0.0012}),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 1, "cost": 0.0012},
+            {"input": 3, "output": 1, "cost": 0.0012},
+        ),
         ({"prompt_tokens": 3, "completion_tokens": 1, "cost": {"total_cost": 0.5}}, {"cost": 0.5}),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}, {"input": 3, "output": 1}),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None},
+            {"input": 3, "output": 1},
+        ),
         ({"prompt_tokens": 8, "total_tokens": 8}, {"input": 8, "output": 0}),
     ],
 )
@@ -408,9 +468,12 @@ def test_citations_keep_their_place() -> None:
 def test_perplexitys_sources_and_its_repeated_message() -> None:
     def one(delta: str, so_far: str, finish: str | None = None) -> dict[str, Any]:
         return chunk(
-            {"content": delta}, finish, choice={"message": {"content": so_far}}, citations=["https://a"],
+            {"content": delta},
+            finish,
+            choice={"message": {"content": so_far}},
+            citations=["https://a"],
             search_results=[{"url": "https://a", "title": "A"}],
-        )  # fmt: skip
+        )
 
     assert parts_of(one("x", "x"), one("y", "xy", "stop")) == [
         Text("xy", (Citation("https://a", "A", origin=NAME),))
@@ -428,8 +491,9 @@ def test_generated_media() -> None:
     ]
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
     assert whole({"content": "x", "images": [image]}).choices[0].parts == (
-        Text("x"), Media("image", data="iVBO", mime="image/png", origin=NAME),
-    )  # fmt: skip
+        Text("x"),
+        Media("image", data="iVBO", mime="image/png", origin=NAME),
+    )
 
 
 def test_log_probabilities() -> None:
@@ -466,10 +530,14 @@ def test_comments_are_signs_of_life() -> None:
         (b'data: {"error":"boom"}\n\n', "upstream"),
         (b'data: {"object":"error","message":"boom","code":429}\n\n', "rate_limit"),
         (b'data: [{"error":{"code":503,"message":"boom"}}]\n\n', "overloaded"),
-        (b'data: {"id":"g","choices":[{"index":0,"delta":{},"finish_reason":"error"}],"error":{"code":502,"message":"boom"}}\n\n', "upstream"),
+        (
+            b'data: {"id":"g","choices":[{"index":0,"delta":{},"finish_reason":"error"}],'
+            b'"error":{"code":502,"message":"boom"}}\n\n',
+            "upstream",
+        ),
         (b'data: {"choices":[{"index":0,"delta":{},"error":{"code":502,"message":"boom"}}]}\n\n', "upstream"),
     ],
-)  # fmt: skip
+)
 def test_an_error_in_the_stream_ends_it(frame: bytes, kind: str) -> None:
     for before in (b"", stream_of([chunk({"content": "Par"})], done=False)):
         folder = told(events_of(before + frame + stream_of([chunk({"content": "late"})])))
@@ -487,9 +555,21 @@ def test_broken_frames_are_skipped_up_to_three_times() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"{}", b"[]", b"null", b'{"choices":[]}', b'{"choices":"x"}', b'{"error":"x"}', b"{", b"\xff",
-     b'{"success":false,"code":1113,"msg":"x"}', b'{"detail":"x"}'],
-)  # fmt: skip
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b"[]",
+        b"null",
+        b'{"choices":[]}',
+        b'{"choices":"x"}',
+        b'{"error":"x"}',
+        b"{",
+        b"\xff",
+        b'{"success":false,"code":1113,"msg":"x"}',
+        b'{"detail":"x"}',
+    ],
+)
 def test_a_body_that_is_no_answer_is_a_fault(body: bytes) -> None:
     with pytest.raises(FaultError) as raised:
         DIALECT.read_answer(body, READ)
@@ -510,7 +590,17 @@ JSON = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    ["content", "reasoning", "reasoning_details", "refusal", "tool_calls", "function_call", "audio", "images", "annotations"]
+    [
+        "content",
+        "reasoning",
+        "reasoning_details",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "audio",
+        "images",
+        "annotations",
+    ]
 )
 DELTAS = st.dictionaries(
     NAMES,
@@ -537,7 +627,11 @@ CHUNKS = st.fixed_dictionaries(
         "choices": st.lists(
             st.fixed_dictionaries(
                 {"delta": DELTAS | JSON},
-                optional={"index": JSON | st.integers(0, 2), "finish_reason": JSON | st.just("stop"), "logprobs": JSON},
+                optional={
+                    "index": JSON | st.integers(0, 2),
+                    "finish_reason": JSON | st.just("stop"),
+                    "logprobs": JSON,
+                },
             ),
             max_size=2,
         )
@@ -563,7 +657,10 @@ def test_any_bytes_give_events_of_the_grammar(datas: list[bytes]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=60) | CHUNKS.map(lambda value: json.dumps(value).replace('"delta"', '"message"').encode()))
+@given(
+    st.binary(max_size=60)
+    | CHUNKS.map(lambda value: json.dumps(value).replace('"delta"', '"message"').encode())
+)
 def test_any_body_is_an_answer_or_a_fault(body: bytes) -> None:
     try:
         found = DIALECT.read_answer(body, READ)

@@ -63,7 +63,9 @@ LEGACY = Request(dialect=NAME, tools=(FunctionTool("f", legacy=True),))
 
 def answer(*parts: Part, stop: StopKind | Stop = "end", **fields: Any) -> Answer:
     ended = stop if isinstance(stop, Stop) else Stop(stop)
-    return Answer(choices=(Choice(parts, ended),), **{"id": "chatcmpl-up", "model": "up", "created": 7, **fields})
+    return Answer(
+        choices=(Choice(parts, ended),), **{"id": "chatcmpl-up", "model": "up", "created": 7, **fields}
+    )
 
 
 def body(given_answer: Answer, **context: Any) -> dict[str, Any]:
@@ -103,7 +105,11 @@ def test_names_ids_and_times_come_from_the_provider_or_are_made() -> None:
     assert (found["id"], found["model"], found["created"]) == ("chatcmpl-up", "up", 7)
     assert (found["service_tier"], found["system_fingerprint"]) == ("flex", "fp")
     made = body(answer(Text("x"), id="", model="", created=0))
-    assert (made["id"], made["model"], made["created"]) == ("chatcmpl-" + "0" * 24, "asked-model", 1_700_000_000)
+    assert (made["id"], made["model"], made["created"]) == (
+        "chatcmpl-" + "0" * 24,
+        "asked-model",
+        1_700_000_000,
+    )
     foreign = body(answer(Text("x"), id="msg_1"))["id"]
     assert foreign.startswith("chatcmpl-") and foreign == body(answer(Text("x"), id="msg_1"))["id"]
 
@@ -111,16 +117,29 @@ def test_names_ids_and_times_come_from_the_provider_or_are_made() -> None:
 @pytest.mark.parametrize(
     ("stop", "called", "expected"),
     [
-        ("end", False, "stop"), ("stop_sequence", False, "stop"), ("pause", False, "stop"), ("unknown", False, "stop"),
-        ("length", False, "length"), ("context_full", False, "length"), ("content_filter", False, "content_filter"),
-        ("malformed_tool", False, "stop"), ("tool_use", True, "tool_calls"), ("end", True, "tool_calls"),
-        ("length", True, "length"), ("content_filter", True, "content_filter"), ("tool_use", False, "stop"),
+        ("end", False, "stop"),
+        ("stop_sequence", False, "stop"),
+        ("pause", False, "stop"),
+        ("unknown", False, "stop"),
+        ("length", False, "length"),
+        ("context_full", False, "length"),
+        ("content_filter", False, "content_filter"),
+        ("malformed_tool", False, "stop"),
+        ("tool_use", True, "tool_calls"),
+        ("end", True, "tool_calls"),
+        ("length", True, "length"),
+        ("content_filter", True, "content_filter"),
+        ("tool_use", False, "stop"),
     ],
-)  # fmt: skip
+)
 def test_finish_reasons(stop: StopKind, called: bool, expected: str) -> None:
     part: Part = ToolCall("c", "f", "{}") if called else Text("x")
     assert body(answer(part, stop=stop))["choices"][0]["finish_reason"] == expected
-    reasons = [one["choices"][0]["finish_reason"] for one in chunks_in(streamed(answer(part, stop=stop))) if one["choices"]]
+    reasons = [
+        one["choices"][0]["finish_reason"]
+        for one in chunks_in(streamed(answer(part, stop=stop)))
+        if one["choices"]
+    ]
     assert [reason for reason in reasons if reason] == [expected]
 
 
@@ -220,7 +239,9 @@ def test_refusals() -> None:
 def test_citations_of_other_dialects_get_offsets_in_the_whole_content() -> None:
     known = Citation("https://a", "A", 1, 2)
     unknown = Citation("https://b", "B", origin="anthropic-messages", raw={"type": "x"})
-    whole, joined = both(answer(Text("12345"), Thinking("t"), Text("abc", (known, unknown, Citation(title="no address")))))
+    whole, joined = both(
+        answer(Text("12345"), Thinking("t"), Text("abc", (known, unknown, Citation(title="no address"))))
+    )
     expected = [
         {"url": "https://a", "title": "A", "start_index": 6, "end_index": 7},
         {"url": "https://b", "title": "B", "start_index": 5, "end_index": 8},
@@ -232,7 +253,12 @@ def test_citations_of_other_dialects_get_offsets_in_the_whole_content() -> None:
 def test_annotations_of_several_texts_have_different_indexes() -> None:
     source = (Citation("https://a"),)
     raw = streamed(answer(Text("a", source), Thinking("t"), Text("b", source)))
-    indexes = [note["index"] for one in chunks_in(raw) for c in one["choices"] for note in c["delta"].get("annotations", ())]
+    indexes = [
+        note["index"]
+        for one in chunks_in(raw)
+        for c in one["choices"]
+        for note in c["delta"].get("annotations", ())
+    ]
     assert indexes == [0, 1]
 
 
@@ -242,16 +268,21 @@ def test_generated_media() -> None:
     assert whole["content"] is None
     assert whole["audio"] == joined["audio"] and whole["audio"]["transcript"] == "hi"
     whole, joined = both(answer(Media("image", data="iVBO", mime="image/png"), Text("x")))
-    assert whole["images"][0]["image_url"] == joined["images"][0]["image_url"] == {"url": "data:image/png;base64,iVBO"}
+    assert (
+        whole["images"][0]["image_url"]
+        == joined["images"][0]["image_url"]
+        == {"url": "data:image/png;base64,iVBO"}
+    )
 
 
 def test_custom_and_namespaced_calls_and_ids_that_are_too_long() -> None:
     whole, joined = both(
         answer(
-            ToolCall("c" * 80, "patch", 'raw "text"', kind="custom"), ToolCall("d", "list", "{}", namespace="fs"),
+            ToolCall("c" * 80, "patch", 'raw "text"', kind="custom"),
+            ToolCall("d", "list", "{}", namespace="fs"),
             stop="tool_use",
         )
-    )  # fmt: skip
+    )
     for calls in (whole["tool_calls"], list(joined["tool_calls"].values())):
         assert calls[0]["type"] == "custom" and calls[0]["custom"] == {"name": "patch", "input": 'raw "text"'}
         assert len(calls[0]["id"]) <= 64
@@ -298,10 +329,19 @@ def test_interleaved_calls_are_streamed_as_they_come() -> None:
     a, b = ToolCall("a", "f"), ToolCall("b", "g")
     raw = emitted(
         [
-            Start(), PartStart(0, a), Delta(0, "{"), PartStart(1, b), Delta(1, "["), Delta(0, "}"), Delta(1, "]"),
-            PartEnd(0, ToolCall("a", "f", "{}")), PartEnd(1, ToolCall("b", "g", "[]")), Finish(Stop("tool_use")), End(),
+            Start(),
+            PartStart(0, a),
+            Delta(0, "{"),
+            PartStart(1, b),
+            Delta(1, "["),
+            Delta(0, "}"),
+            Delta(1, "]"),
+            PartEnd(0, ToolCall("a", "f", "{}")),
+            PartEnd(1, ToolCall("b", "g", "[]")),
+            Finish(Stop("tool_use")),
+            End(),
         ]
-    )  # fmt: skip
+    )
     assert check_stream(NAME, raw, usage_asked=True) == []
     calls = merged_choice(raw)["tool_calls"]
     assert [calls[index]["function"]["arguments"] for index in (0, 1)] == ["{}", "[]"]
@@ -343,18 +383,34 @@ def test_lone_surrogates_do_not_break_the_stream() -> None:
 # ---- properties
 
 SEALS = st.none() | st.sampled_from(
-    [SIGNED, Seal(NAME, "details", '{"type":"reasoning.text"}'), Seal("gemini", "thought", "x"), Seal(NAME, "thought", "y")]
+    [
+        SIGNED,
+        Seal(NAME, "details", '{"type":"reasoning.text"}'),
+        Seal("gemini", "thought", "x"),
+        Seal(NAME, "thought", "y"),
+    ]
 )
 TEXTS = st.text(max_size=8)
 SKELETONS = st.one_of(
-    st.just(Text("")), st.just(Refusal("")), st.builds(Thinking, summary=st.booleans()),
+    st.just(Text("")),
+    st.just(Refusal("")),
+    st.builds(Thinking, summary=st.booleans()),
     st.builds(
-        ToolCall, id=st.uuids().map(str), name=st.sampled_from(["f", "", "x" * 70]), legacy=st.booleans(),
-        kind=st.sampled_from(["function", "custom"]), seal=SEALS,
+        ToolCall,
+        id=st.uuids().map(str),
+        name=st.sampled_from(["f", "", "x" * 70]),
+        legacy=st.booleans(),
+        kind=st.sampled_from(["function", "custom"]),
+        seal=SEALS,
     ),
-)  # fmt: skip
+)
 WHOLES = st.sampled_from(
-    [Media("image", data="AA=="), Media("audio", data="AA=="), Media("video", url="u"), Opaque("gemini", "x", {})]
+    [
+        Media("image", data="AA=="),
+        Media("audio", data="AA=="),
+        Media("video", url="u"),
+        Opaque("gemini", "x", {}),
+    ]
 )
 STEPS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(0, 2), TEXTS), max_size=25)
 
@@ -378,7 +434,9 @@ def event_streams(draw: st.DrawFn) -> list[Event]:
             choices.add(choice)
             count += 1
         elif kind == 3:
-            events.append(draw(st.sampled_from([Heartbeat(), UsageSeen(Usage(input=3)), Note("gemini", "x", {})])))
+            events.append(
+                draw(st.sampled_from([Heartbeat(), UsageSeen(Usage(input=3)), Note("gemini", "x", {})]))
+            )
         elif opened:
             number = sorted(opened)[pick % len(opened)]
             _grow(draw, events, opened, number, kind, text)
@@ -392,7 +450,9 @@ def event_streams(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def _grow(draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], number: int, kind: int, text: str) -> None:
+def _grow(
+    draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], number: int, kind: int, text: str
+) -> None:
     part = opened[number]
     if kind == 4 and text:
         part.add(text)
@@ -411,7 +471,9 @@ def _grow(draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], num
 
 @settings(max_examples=200, deadline=None)
 @given(event_streams(), st.booleans(), st.booleans(), st.booleans())
-def test_any_events_make_a_valid_stream(events: list[Event], usage: bool, thinking: bool, legacy: bool) -> None:
+def test_any_events_make_a_valid_stream(
+    events: list[Event], usage: bool, thinking: bool, legacy: bool
+) -> None:
     assert check_grammar(events) == []
     context: dict[str, Any] = {"include_usage": usage, "show_thinking": thinking}
     if legacy:
@@ -429,10 +491,14 @@ def test_a_stream_of_ours_is_read_as_what_was_written(events: list[Event]) -> No
         return
     before, after = told(events), told(events_of(emitted(events)))
     for kind in (Text, Refusal):
-        first = [part.text for choice, part in before.parts_so_far() if isinstance(part, kind) and choice == 0]
+        first = [
+            part.text for choice, part in before.parts_so_far() if isinstance(part, kind) and choice == 0
+        ]
         renumbered = min((choice for choice, _ in before.parts_so_far()), default=0)
         if renumbered == 0:
-            second = [part.text for choice, part in after.parts_so_far() if isinstance(part, kind) and choice == 0]
+            second = [
+                part.text for choice, part in after.parts_so_far() if isinstance(part, kind) and choice == 0
+            ]
             clean = "".join(first).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             assert "".join(second) == clean
 

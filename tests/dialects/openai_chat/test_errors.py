@@ -23,7 +23,12 @@ def fault(status: int, body: Any) -> Fault:
 @pytest.mark.parametrize(
     ("status", "body", "kind", "shown"),
     [
-        (400, {"error": {"message": "bad", "type": "invalid_request_error", "param": "x"}}, "bad_request", 400),
+        (
+            400,
+            {"error": {"message": "bad", "type": "invalid_request_error", "param": "x"}},
+            "bad_request",
+            400,
+        ),
         (422, {"detail": [{"loc": ["body", "model"], "msg": "Field required"}]}, "bad_request", 422),
         (401, {"error": {"message": "wrong", "code": "invalid_api_key"}}, "upstream_auth", 502),
         (403, {"error": "no"}, "upstream_auth", 502),
@@ -39,9 +44,19 @@ def fault(status: int, body: Any) -> Fault:
         (504, b"", "timeout", 504),
         (413, {"error": {"message": "too big"}}, "too_large", 413),
         (400, {"error": {"message": "x", "code": "context_length_exceeded"}}, "context_length", 400),
-        (400, {"object": "error", "message": "This model's maximum context length is 5 tokens"}, "context_length", 400),
+        (
+            400,
+            {"object": "error", "message": "This model's maximum context length is 5 tokens"},
+            "context_length",
+            400,
+        ),
         (413, {"error": {"message": "prompt is too long: 5 tokens > 3 maximum"}}, "context_length", 400),
-        (400, {"error": {"message": "prompt too long; exceeded max context length by 9 tokens"}}, "context_length", 400),
+        (
+            400,
+            {"error": {"message": "prompt too long; exceeded max context length by 9 tokens"}},
+            "context_length",
+            400,
+        ),
     ],
 )
 def test_the_kind_and_status_of_an_error(status: int, body: Any, kind: str, shown: int) -> None:
@@ -77,7 +92,9 @@ def test_html_leaves_no_markup() -> None:
 
 
 def test_messages_are_short_and_hold_no_keys() -> None:
-    found = fault(400, {"error": {"message": "key sk-abcdef123456 and Bearer abcdefghijkl are wrong " + "x" * 900}})
+    found = fault(
+        400, {"error": {"message": "key sk-abcdef123456 and Bearer abcdefghijkl are wrong " + "x" * 900}}
+    )
     assert "abcdef" not in found.message and len(found.message) <= 500
 
 
@@ -149,35 +166,64 @@ def test_every_fault_has_the_protocols_shape_and_the_proxys_detail(kind: FaultKi
         (Fault(kind="validation", message="m"), "invalid_request_error", None),
         (Fault(kind="context_length", message="m"), "invalid_request_error", "context_length_exceeded"),
         (Fault(kind="auth", message="m"), "invalid_request_error", "invalid_api_key"),
-        (Fault(kind="upstream_auth", message="m", upstream_code="invalid_api_key", origin=NAME), "server_error", None),
+        (
+            Fault(kind="upstream_auth", message="m", upstream_code="invalid_api_key", origin=NAME),
+            "server_error",
+            None,
+        ),
         (Fault(kind="permission", message="m"), "request_forbidden", None),
         (Fault(kind="not_found", message="m", param="model"), "invalid_request_error", "model_not_found"),
         (Fault(kind="rate_limit", message="m"), "rate_limit_error", "rate_limit_exceeded"),
         (Fault(kind="internal", message="m"), "server_error", None),
         (Fault(kind="timeout", message="m"), "server_error", None),
         (Fault(kind="loop", message="m"), "invalid_request_error", None),
-        (Fault(kind="bad_request", message="m", upstream_code="unsupported_value", origin=NAME), "invalid_request_error", "unsupported_value"),
-        (Fault(kind="bad_request", message="m", upstream_code="x", origin="gemini"), "invalid_request_error", None),
+        (
+            Fault(kind="bad_request", message="m", upstream_code="unsupported_value", origin=NAME),
+            "invalid_request_error",
+            "unsupported_value",
+        ),
+        (
+            Fault(kind="bad_request", message="m", upstream_code="x", origin="gemini"),
+            "invalid_request_error",
+            None,
+        ),
     ],
-)  # fmt: skip
+)
 def test_types_and_codes(given_fault: Fault, error_type: str, code: str | None) -> None:
     error = json.loads(DIALECT.write_error(given_fault))["error"]
     assert (error["type"], error["code"], error["param"]) == (error_type, code, given_fault.param or None)
 
 
 def test_an_error_survives_the_way_through_this_dialect() -> None:
-    first = fault(429, {"error": {"message": "slow", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}})
+    first = fault(
+        429, {"error": {"message": "slow", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}}
+    )
     again = DIALECT.read_error(429, (), DIALECT.write_error(first))
     assert (again.kind, again.message, again.upstream_code) == ("rate_limit", "slow", "rate_limit_exceeded")
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["error", "message", "code", "type", "detail", "details", "metadata", "raw", "param", "status"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "error",
+                    "message",
+                    "code",
+                    "type",
+                    "detail",
+                    "details",
+                    "metadata",
+                    "raw",
+                    "param",
+                    "status",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=8,
 )

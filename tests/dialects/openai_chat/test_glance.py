@@ -28,11 +28,14 @@ def test_content_usage_model_and_end_are_noticed() -> None:
     glancer, found = glances(
         stream_of(
             [
-                chunk({"role": "assistant", "content": ""}), chunk({"content": "a"}), chunk({"content": "b"}),
-                chunk({}, "stop"), usage_chunk(**COUNTS),
+                chunk({"role": "assistant", "content": ""}),
+                chunk({"content": "a"}),
+                chunk({"content": "b"}),
+                chunk({}, "stop"),
+                usage_chunk(**COUNTS),
             ]
         )
-    )  # fmt: skip
+    )
     assert [one.content for one in found] == [False, True, True, False, False, False]
     assert [one.model for one in found] == ["m-1", "", "", "", "", ""]
     assert found[4].usage.input == 5 and all(one.usage is None for one in found[:4])
@@ -43,10 +46,14 @@ def test_content_usage_model_and_end_are_noticed() -> None:
 @pytest.mark.parametrize(
     "delta",
     [
-        {"reasoning_content": "x"}, {"reasoning": "x"}, {"refusal": "x"}, {"audio": {"data": "x"}},
-        {"tool_calls": [{"index": 0, "id": "a"}]}, {"reasoning_details": [{"index": 0}]},
+        {"reasoning_content": "x"},
+        {"reasoning": "x"},
+        {"refusal": "x"},
+        {"audio": {"data": "x"}},
+        {"tool_calls": [{"index": 0, "id": "a"}]},
+        {"reasoning_details": [{"index": 0}]},
     ],
-)  # fmt: skip
+)
 def test_everything_that_a_client_reads_is_content(delta: dict[str, Any]) -> None:
     _, found = glances(stream_of([chunk(delta)], done=False))
     assert found[0].content

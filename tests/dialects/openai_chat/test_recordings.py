@@ -1,4 +1,6 @@
-"""Every exchange of this protocol that is at hand: what the official SDK understood of it, this dialect understands too."""
+"""Every exchange of this protocol that is at hand: what the official SDK understood of it, this dialect
+understands too.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ _STOPS = {"end": "stop", "stop_sequence": "stop"}
 class Understood:
     """What was read of one answer, in the words of the oracle."""
 
-    def __init__(self, parts: list[Part], stop: Stop | None, usage: Usage | None, fault: Fault | None) -> None:
+    def __init__(
+        self, parts: list[Part], stop: Stop | None, usage: Usage | None, fault: Fault | None
+    ) -> None:
         self.text = "".join(part.text for part in parts if isinstance(part, Text))
         self.thinking = "".join(part.text for part in parts if isinstance(part, Thinking))
         self.refusal = "".join(part.text for part in parts if isinstance(part, Refusal))
@@ -74,7 +78,10 @@ def differences(exchange: Exchange, found: Understood) -> list[str]:
     if not known["accepted"]:
         return []  # the SDK broke on it: there is nothing to compare with
     expected = Semantic.from_json(known["semantic"])
-    said: list[tuple[str, Any, Any]] = [("text", expected.text, found.text), ("refusal", expected.refusal, found.refusal)]
+    said: list[tuple[str, Any, Any]] = [
+        ("text", expected.text, found.text),
+        ("refusal", expected.refusal, found.refusal),
+    ]
     if expected.thinking:  # the SDK does not know reasoning_details
         said.append(("thinking", expected.thinking, found.thinking))
     named = [(call.name, call.args) for call in expected.tool_calls if call.name]  # it counts empty calls
@@ -125,7 +132,9 @@ def test_the_relay_notices_of_a_recorded_stream_what_the_reader_reads(exchange: 
     for glance in seen:
         if glance.usage is not None:
             usage = glance.usage if usage is None else usage.merged(glance.usage)
-    assert any(glance.content for glance in seen) == bool(found.text or found.thinking or found.refusal or found.calls)
+    assert any(glance.content for glance in seen) == bool(
+        found.text or found.thinking or found.refusal or found.calls
+    )
     assert usage == found.usage
     broken = any(glance.failed for glance in seen) or glancer.close() is not None
     assert broken == (found.fault is not None)
@@ -170,7 +179,7 @@ def test_a_recorded_error_keeps_its_words_and_its_class(exchange: Exchange) -> N
 
 
 def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body with its documented equivalences levelled: null is absent, one text is a string, and the like."""
+    """A body with its documented equivalences levelled: null is absent, one text is a string …"""
     found: dict[str, Any] = {name: value for name, value in body.items() if value is not None and value != []}
     for name, default in (("stream", False), ("n", 1)):
         if found.get(name) == default:
@@ -198,7 +207,9 @@ def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _target(model: str, stream: bool, usage: bool) -> Target:
-    return Target(model=model, capabilities=Capabilities(resend_reasoning="always"), stream=stream, ask_usage=usage)
+    return Target(
+        model=model, capabilities=Capabilities(resend_reasoning="always"), stream=stream, ask_usage=usage
+    )
 
 
 @pytest.mark.parametrize(("file", "body"), REQUESTS, ids=[file for file, _ in REQUESTS])

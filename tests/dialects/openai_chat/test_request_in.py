@@ -7,8 +7,25 @@ from typing import Any
 import pytest
 
 from llm_proxy.conversation.fault import FaultError
-from llm_proxy.conversation.parts import CacheMark, Media, Opaque, Refusal, Seal, Text, Thinking, ToolCall, ToolResult
-from llm_proxy.conversation.request import CustomTool, FunctionTool, Reasoning, ResponseFormat, ServerTool, ToolChoice
+from llm_proxy.conversation.parts import (
+    CacheMark,
+    Media,
+    Opaque,
+    Refusal,
+    Seal,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+from llm_proxy.conversation.request import (
+    CustomTool,
+    FunctionTool,
+    Reasoning,
+    ResponseFormat,
+    ServerTool,
+    ToolChoice,
+)
 from llm_proxy.dialects.openai_chat import DIALECT
 from tests.dialects.openai_chat.support import NAME, body_of, call, function, read, read_messages
 
@@ -34,7 +51,10 @@ USER = {"role": "user", "content": "hi"}
             "messages[1].content[0].image_url",
         ),
         (
-            {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            {
+                "model": "m",
+                "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+            },
             "messages[0].content[0].image_url.url",
         ),
         (body_of(temperature="0.5"), "temperature"),
@@ -90,7 +110,8 @@ def test_an_impossible_combination_is_a_422(body: dict[str, Any]) -> None:
 
 def test_the_head_is_read_without_the_rest() -> None:
     head = DIALECT.read_head(
-        b'{"stream": true, "messages": 5, "model": "a:b", "user": "u", "stream_options": {"include_usage": true}}'
+        b'{"stream": true, "messages": 5, "model": "a:b", "user": "u", '
+        b'"stream_options": {"include_usage": true}}'
     )
     assert (head.model, head.stream, head.include_usage, head.user) == ("a:b", True, True, "u")
     assert DIALECT.read_head(b'{"messages": []}', path_model="deployment").model == "deployment"
@@ -181,7 +202,10 @@ def test_media_parts() -> None:
                 {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,AAAA", "detail": "low"}},
                 {"type": "image_url", "image_url": {"url": "https://h/i.png"}},
                 {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
-                {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}},
+                {
+                    "type": "file",
+                    "file": {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"},
+                },
                 {"type": "file", "file": {"file_id": "file-1"}},
                 {"type": "hologram", "depth": 3},
             ],
@@ -278,7 +302,9 @@ def test_every_control_of_reasoning_is_understood(fields: dict[str, Any], expect
 
 
 def test_limits_stop_and_unknown_fields() -> None:
-    request = read(body_of(max_tokens=50, max_completion_tokens=60, stop="x", prediction={"type": "content"}, top_k=4))
+    request = read(
+        body_of(max_tokens=50, max_completion_tokens=60, stop="x", prediction={"type": "content"}, top_k=4)
+    )
     assert (request.max_output_tokens, request.stop, request.sampling.top_k) == (60, ("x",), 4)
     assert request.rest == {"prediction": {"type": "content"}}
 
@@ -293,7 +319,10 @@ def test_tools_of_every_kind() -> None:
                 {"type": "openrouter:web_search"},
                 {"type": "function", "name": "flat"},
             ],
-            tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [function("f")]}},
+            tool_choice={
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [function("f")]},
+            },
             parallel_tool_calls=False,
         )
     )

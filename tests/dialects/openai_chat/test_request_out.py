@@ -48,15 +48,25 @@ def messages_of(*messages: Message, model: str = "gpt-4o", **capabilities: objec
 
 def test_system_texts_stay_where_they_stand() -> None:
     found = messages_of(
-        Message("system", (Text("A"),)), HI, assistant(Text("2")), Message("system", (Text("B"),)), user(Text("3"))
+        Message("system", (Text("A"),)),
+        HI,
+        assistant(Text("2")),
+        Message("system", (Text("B"),)),
+        user(Text("3")),
     )
     assert [(one["role"], one["content"]) for one in found] == [
-        ("system", "A"), ("user", "hi"), ("assistant", "2"), ("system", "B"), ("user", "3"),
-    ]  # fmt: skip
+        ("system", "A"),
+        ("user", "hi"),
+        ("assistant", "2"),
+        ("system", "B"),
+        ("user", "3"),
+    ]
 
 
 def test_a_later_system_text_is_a_reminder_where_the_target_takes_one_system_message() -> None:
-    found = messages_of(Message("system", (Text("A"),)), HI, Message("system", (Text("B"),)), mid_system=False)
+    found = messages_of(
+        Message("system", (Text("A"),)), HI, Message("system", (Text("B"),)), mid_system=False
+    )
     assert found[2]["role"] == "user"
     assert found[2]["content"] == "<system-reminder>\nB\n</system-reminder>"
 
@@ -69,9 +79,12 @@ def test_the_developer_role_is_system_where_it_is_not_known() -> None:
 
 def test_reasoning_text_and_calls_that_came_apart_are_one_turn() -> None:
     found = messages_of(
-        HI, assistant(Thinking("t")), assistant(Text("x")), assistant(ToolCall("c1", "f", "{}")),
+        HI,
+        assistant(Thinking("t")),
+        assistant(Text("x")),
+        assistant(ToolCall("c1", "f", "{}")),
         user(ToolResult("c1", (Text("r"),))),
-    )  # fmt: skip
+    )
     assert found[1:] == [
         {
             "role": "assistant",
@@ -89,12 +102,20 @@ def test_results_follow_their_calls_in_call_order_wherever_they_stood() -> None:
         user(Text("and?"), ToolResult("b", (Text("B"),))),
         user(ToolResult("a", (Text("A"),))),
     )
-    assert [one.get("tool_call_id") or one["role"] for one in found] == ["user", "assistant", "a", "b", "user"]
+    assert [one.get("tool_call_id") or one["role"] for one in found] == [
+        "user",
+        "assistant",
+        "a",
+        "b",
+        "user",
+    ]
 
 
 def test_a_missing_result_is_given_and_a_stray_one_becomes_text() -> None:
     out = written(
-        asked(HI, assistant(ToolCall("a", "f", "{}")), user(ToolResult("zz", (Text("stray"),)), Text("go on")))
+        asked(
+            HI, assistant(ToolCall("a", "f", "{}")), user(ToolResult("zz", (Text("stray"),)), Text("go on"))
+        )
     )
     found = out.body["messages"]
     assert found[2] == {"role": "tool", "tool_call_id": "a", "content": "Error: no result"}
@@ -152,13 +173,22 @@ def test_content_that_must_be_text_is_joined() -> None:
         (Media("image", url="https://h/i"), {"type": "image_url", "image_url": {"url": "https://h/i"}}),
         (
             Media("document", data="JVBERi0=", mime="application/pdf", name="a.pdf"),
-            {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0=", "filename": "a.pdf"}},
+            {
+                "type": "file",
+                "file": {"file_data": "data:application/pdf;base64,JVBERi0=", "filename": "a.pdf"},
+            },
         ),
         (Media("document", text="words", title="T"), {"type": "text", "text": "# T\n\nwords"}),
-        (Media("document", data="aGk=", mime="text/plain", name="n.txt"), {"type": "text", "text": "# n.txt\n\nhi"}),
-        (Media("audio", data="AAAA", mime="audio/mpeg"), {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}),
+        (
+            Media("document", data="aGk=", mime="text/plain", name="n.txt"),
+            {"type": "text", "text": "# n.txt\n\nhi"},
+        ),
+        (
+            Media("audio", data="AAAA", mime="audio/mpeg"),
+            {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
+        ),
     ],
-)  # fmt: skip
+)
 def test_media_are_written_in_their_own_parts(part: Part, expected: dict[str, Any]) -> None:
     (message,) = messages_of(user(Text("x"), part))
     content = message["content"]
@@ -178,7 +208,9 @@ def test_media_are_written_in_their_own_parts(part: Part, expected: dict[str, An
         (Media("document", data="JVBERi0=", mime="application/pdf"), {"documents": False}),
     ],
 )
-def test_media_that_cannot_be_taken_are_an_error_never_dropped(part: Part, capabilities: dict[str, Any]) -> None:
+def test_media_that_cannot_be_taken_are_an_error_never_dropped(
+    part: Part, capabilities: dict[str, Any]
+) -> None:
     with pytest.raises(FaultError) as raised:
         messages_of(user(part), **capabilities)
     assert raised.value.fault.status_code == 400
@@ -194,7 +226,9 @@ def test_what_only_another_dialect_knows_is_a_loss() -> None:
 
 
 def test_ids_are_mapped_only_where_the_target_demands_it_and_still_pair() -> None:
-    request = asked(HI, assistant(ToolCall("functions.search:0", "f")), user(ToolResult("functions.search:0")))
+    request = asked(
+        HI, assistant(ToolCall("functions.search:0", "f")), user(ToolResult("functions.search:0"))
+    )
     for model, pattern_length in (("gpt-4o", 64), ("mistral-large", 9)):
         found = written(request, model).body["messages"]
         made = found[1]["tool_calls"][0]["id"]
@@ -265,7 +299,9 @@ def test_a_thought_signature_goes_back_on_its_call() -> None:
     found = messages_of(HI, assistant(made), user(ToolResult("a")))[1]["tool_calls"][0]
     assert found["extra_content"] == {"google": {"thought_signature": "sig"}}
     foreign = ToolCall("a", "f", seal=Seal("gemini", "thought", "sig", "gemini/x"))
-    assert "extra_content" not in messages_of(HI, assistant(foreign), user(ToolResult("a")))[1]["tool_calls"][0]
+    assert (
+        "extra_content" not in messages_of(HI, assistant(foreign), user(ToolResult("a")))[1]["tool_calls"][0]
+    )
 
 
 def test_mistrals_thinking_goes_back_into_the_list() -> None:
@@ -314,7 +350,10 @@ def test_a_custom_tool_is_a_function_with_one_text_where_it_is_not_known() -> No
             ToolChoice("required", ("f",)),
             {
                 "type": "allowed_tools",
-                "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}]},
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [{"type": "function", "function": {"name": "f"}}],
+                },
             },
         ),
     ],
@@ -347,14 +386,21 @@ def test_parallel_calls_off_is_a_duty_where_there_is_no_switch() -> None:
 
 
 def test_server_tools_of_anthropic_are_refused_and_others_lost() -> None:
-    with pytest.raises(FaultError, match="web_search_20250305"):
-        written(asked(HI, tools=(ServerTool("anthropic-messages", "web_search_20250305", {}),)))
+    search = ServerTool("anthropic-messages", "web_search_20250305", {}, capability="web_search")
+    code = ServerTool("anthropic-messages", "code_execution_20260120", {}, capability="code_execution")
+    for tools in ((search,), (code,), (code, TOOL)):
+        with pytest.raises(FaultError, match=code.type if code in tools else search.type):
+            written(asked(HI, tools=tools))
+    beside = written(asked(HI, tools=(search, TOOL)))
+    assert len(beside.body["tools"]) == 1 and any("web_search" in loss for loss in beside.losses)
     out = written(asked(HI, tools=(ServerTool("openai-responses", "image_generation", {}),)))
     assert "tools" not in out.body and any("image_generation" in loss for loss in out.losses)
 
 
 def test_schemas_of_gemini_become_json_schema() -> None:
-    tool = FunctionTool("f", parameters={"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}, schema_style="openapi")
+    tool = FunctionTool(
+        "f", parameters={"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}, schema_style="openapi"
+    )
     found = written(asked(HI, tools=(tool,))).body["tools"][0]["function"]["parameters"]
     assert found["type"] == "object" and found["properties"]["a"]["type"] == "string"
 
@@ -426,18 +472,26 @@ def test_openrouters_reasoning_object() -> None:
 def test_output_formats() -> None:
     schema = {"type": "object", "title": "My Out"}
     out = written(asked(HI, format=ResponseFormat("schema", schema)))
-    assert out.body["response_format"] == {"type": "json_schema", "json_schema": {"name": "My_Out", "schema": schema}}
+    assert out.body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "My_Out", "schema": schema},
+    }
     told = written(asked(HI, format=ResponseFormat("schema", schema)), schema_output=False)
     assert told.body["response_format"] == {"type": "json_object"}
     assert '"My Out"' in told.body["messages"][0]["content"] and told.losses
 
 
 def test_cache_marks_are_spelled_as_the_target_knows_them() -> None:
-    request = asked(user(Text("x", cache=CacheMark("5m")), Text("y")), tools=(FunctionTool("f", cache=CacheMark()),))
+    request = asked(
+        user(Text("x", cache=CacheMark("5m")), Text("y")), tools=(FunctionTool("f", cache=CacheMark()),)
+    )
     plain = written(request)
     assert "cache" not in json.dumps(plain.body) and any("cache" in loss for loss in plain.losses)
     openai = written(request, "gpt-5.6").body
-    assert openai["messages"][0]["content"][0]["prompt_cache_breakpoint"] == {"mode": "explicit", "ttl": "30m"}
+    assert openai["messages"][0]["content"][0]["prompt_cache_breakpoint"] == {
+        "mode": "explicit",
+        "ttl": "30m",
+    }
     router = written(request, cache_marks=True, cache_form="cache_control").body
     assert router["messages"][0]["content"][0]["cache_control"] == {"type": "ephemeral", "ttl": "5m"}
     assert router["tools"][0]["cache_control"] == {"type": "ephemeral"}
@@ -446,13 +500,27 @@ def test_cache_marks_are_spelled_as_the_target_knows_them() -> None:
 def test_the_rest_is_mapped_or_named_as_lost() -> None:
     out = written(
         asked(
-            HI, user="u" * 100, tier="standard_only", verbosity="low", cache_key="k", metadata={"a": "b"},
-            safety=({"category": "x"},), rest={"context_management": {}},
-        )  # fmt: skip
+            HI,
+            user="u" * 100,
+            tier="standard_only",
+            verbosity="low",
+            cache_key="k",
+            metadata={"a": "b"},
+            safety=({"category": "x"},),
+            rest={"context_management": {}},
+        )
     )
     assert len(out.body["user"]) == 64
-    assert (out.body["service_tier"], out.body["verbosity"], out.body["prompt_cache_key"]) == ("default", "low", "k")
-    assert {loss.split(":")[0] for loss in out.losses} == {"metadata", "safety settings", "context_management"}
+    assert (out.body["service_tier"], out.body["verbosity"], out.body["prompt_cache_key"]) == (
+        "default",
+        "low",
+        "k",
+    )
+    assert {loss.split(":")[0] for loss in out.losses} == {
+        "metadata",
+        "safety settings",
+        "context_management",
+    }
     plain = written(asked(HI, verbosity="low", cache_key="k"), "llama-3").body
     assert "verbosity" not in plain and "prompt_cache_key" not in plain
 

@@ -20,7 +20,11 @@ from tests.dialects.openai_chat.support import ENVELOPE, MAKER, NAME, body_of, c
 
 
 def aim(**fields: Any) -> Target:
-    values: dict[str, Any] = {"model": "up-model", "capabilities": lookup(NAME, "up-model"), "ask_usage": False}
+    values: dict[str, Any] = {
+        "model": "up-model",
+        "capabilities": lookup(NAME, "up-model"),
+        "ask_usage": False,
+    }
     return Target(**{**values, **fields})
 
 
@@ -28,7 +32,10 @@ def aim(**fields: Any) -> Target:
 
 
 def test_only_the_model_is_replaced() -> None:
-    raw = b'{ "x" : 1.50,\n "model" :"a:b" , "messages":[ {"role":"user","content":"\\u00e9"} ] , "unknown":{"b":1,"a":2}}'
+    raw = (
+        b'{ "x" : 1.50,\n "model" :"a:b" , "messages":[ {"role":"user","content":"\\u00e9"} ] , '
+        b'"unknown":{"b":1,"a":2}}'
+    )
     assert DIALECT.retarget(raw, aim()) == raw.replace(b'"a:b"', b'"up-model"')
 
 
@@ -38,9 +45,9 @@ def test_usage_is_asked_for_in_streams_and_nothing_else_changes() -> None:
     assert DIALECT.retarget(raw, target) == (
         b'{"model":"up-model","stream":true,"messages":[],"stream_options":{"include_usage":true}}'
     )
-    raw = b'{"stream_options": {"include_obfuscation": false, "include_usage":false}, "model":"m", "stream":true}'
+    raw = b'{"stream_options": {"other": 1.0, "include_usage":false}, "model":"m", "stream":true}'
     assert DIALECT.retarget(raw, target) == (
-        b'{"stream_options": {"include_obfuscation": false, "include_usage":true}, "model":"up-model", "stream":true}'
+        b'{"stream_options": {"other": 1.0, "include_usage":true}, "model":"up-model", "stream":true}'
     )
     asked = b'{"model":"up-model","stream":true,"stream_options":{"include_usage":true}}'
     assert DIALECT.retarget(asked, target) == asked
@@ -51,7 +58,10 @@ def test_usage_is_asked_for_in_streams_and_nothing_else_changes() -> None:
 def test_the_call_is_made_as_the_target_says() -> None:
     raw = b'{"model":"m","stream":true,"stream_options":{"include_usage":true}}'
     assert json.loads(DIALECT.retarget(raw, aim())) == {"model": "up-model", "stream": False}
-    assert json.loads(DIALECT.retarget(b'{"model":"m"}', aim(stream=True))) == {"model": "up-model", "stream": True}
+    assert json.loads(DIALECT.retarget(b'{"model":"m"}', aim(stream=True))) == {
+        "model": "up-model",
+        "stream": True,
+    }
     with pytest.raises(FaultError):
         DIALECT.retarget(b"[]", aim())
 
@@ -63,17 +73,35 @@ def test_the_call_is_made_as_the_target_says() -> None:
     "fields",
     [
         {"max_tokens": 5, "temperature": 0.5, "stop": "x", "top_k": 3, "seed": 1, "logit_bias": {"1": 2}},
-        {"max_completion_tokens": 5, "stop": ["x", "y"], "verbosity": "low", "user": "u", "metadata": {"a": "b"}},
+        {
+            "max_completion_tokens": 5,
+            "stop": ["x", "y"],
+            "verbosity": "low",
+            "user": "u",
+            "metadata": {"a": "b"},
+        },
         {"reasoning": {"effort": "low"}, "safety_identifier": "s", "prompt_cache_key": "k", "store": True},
         {"thinking": {"type": "enabled", "clear_thinking": False}, "service_tier": "on_demand"},
         {"enable_thinking": False, "chat_template_kwargs": {"a": 1}},
         {"reasoning_effort": "default"},
-        {"tools": [function("f", parameters={"type": "object", "$id": "x"}, strict=False)], "tool_choice": "any"},
+        {
+            "tools": [function("f", parameters={"type": "object", "$id": "x"}, strict=False)],
+            "tool_choice": "any",
+        },
         {"functions": [{"name": "f", "parameters": {}}], "function_call": {"name": "f"}},
         {"tools": [{"type": "openrouter:web_search", "parameters": {"n": 1}}], "parallel_tool_calls": True},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {"type": "array"}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a b", "schema": {"type": "array"}},
+            }
+        },
         {"response_format": {"type": "grammar", "value": "x"}, "web_search_options": {}, "n": 3},
-        {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}, "prediction": {"type": "content"}},
+        {
+            "modalities": ["text", "audio"],
+            "audio": {"voice": "alloy", "format": "wav"},
+            "prediction": {"type": "content"},
+        },
     ],
 )
 def test_parameters_are_written_as_they_were_read(fields: dict[str, Any]) -> None:
@@ -86,14 +114,21 @@ def test_parameters_are_written_as_they_were_read(fields: dict[str, Any]) -> Non
 def test_messages_are_written_one_for_one() -> None:
     messages = [
         {"role": "developer", "content": "A"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "ann"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+            "name": "ann",
+        },
         {
             "role": "user",
             "content": [
                 {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}},
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
                 {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
-                {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}},
+                {
+                    "type": "file",
+                    "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"},
+                },
                 {"type": "video_url", "video_url": {"url": "https://h/v.mp4"}},
                 {"type": "hologram", "x": 1},
             ],
@@ -111,7 +146,11 @@ def test_messages_are_written_one_for_one() -> None:
                 {"type": "reasoning.encrypted", "data": "d", "index": 1},
             ],
         },
-        {"role": "tool", "tool_call_id": "b", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]},
+        {
+            "role": "tool",
+            "tool_call_id": "b",
+            "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}],
+        },
         {"role": "tool", "tool_call_id": "functions.f:0", "content": ""},
         {"role": "tool", "tool_call_id": "c", "content": "x"},
         {"role": "assistant", "content": "", "function_call": {"name": "g", "arguments": "{}"}},
@@ -121,7 +160,10 @@ def test_messages_are_written_one_for_one() -> None:
         {"role": "system", "content": "late"},
         {
             "role": "assistant",
-            "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, {"type": "text", "text": "x"}],
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "t"}]},
+                {"type": "text", "text": "x"},
+            ],
         },
     ]
     body = body_of(messages=messages)
@@ -133,7 +175,11 @@ def edited(body: dict[str, Any], change: Any) -> dict[str, Any]:
     raw = json.dumps(body).encode()
     before = DIALECT.read_request(raw)
     after = change(before)
-    out = rewrite(DIALECT.retarget(raw, aim()), DIALECT.write_request(before, aim()).body, DIALECT.write_request(after, aim()).body)
+    out = rewrite(
+        DIALECT.retarget(raw, aim()),
+        DIALECT.write_request(before, aim()).body,
+        DIALECT.write_request(after, aim()).body,
+    )
     found: dict[str, Any] = json.loads(out)
     return found
 
@@ -162,7 +208,11 @@ def test_an_edit_changes_its_place_only() -> None:
     [
         ({"max_tokens": 9}, {"max_output_tokens": 5}, {"max_tokens": 5}),
         ({"stop": "x"}, {"stop": ("x", "y")}, {"stop": ["x", "y"]}),
-        ({"reasoning": {"max_tokens": 9}}, {"reasoning": Reasoning("effort", "low")}, {"reasoning_effort": "low"}),
+        (
+            {"reasoning": {"max_tokens": 9}},
+            {"reasoning": Reasoning("effort", "low")},
+            {"reasoning_effort": "low"},
+        ),
         ({"thinking": {"type": "enabled"}}, {"reasoning": None}, {}),
     ],
 )
@@ -186,7 +236,11 @@ def history(seal: Seal) -> dict[str, Any]:
         "reasoning_details": [{"type": "reasoning.text", "text": "why", "signature": packed, "index": 0}],
         "tool_calls": [call("a", extra_content={"google": {"thought_signature": packed}})],
     }
-    messages = [{"role": "user", "content": "hi"}, turn, {"role": "tool", "tool_call_id": "a", "content": "x"}]
+    messages = [
+        {"role": "user", "content": "hi"},
+        turn,
+        {"role": "tool", "tool_call_id": "a", "content": "x"},
+    ]
     return body_of(messages=messages)
 
 
@@ -224,7 +278,8 @@ def test_recalled_reasoning_is_put_where_the_provider_demands_it() -> None:
     turn = request.messages[1]
     parts: tuple[Part, ...] = (Thinking("why"), *turn.parts)
     recalled = msgspec.structs.replace(
-        request, messages=(request.messages[0], msgspec.structs.replace(turn, parts=parts), request.messages[2])
+        request,
+        messages=(request.messages[0], msgspec.structs.replace(turn, parts=parts), request.messages[2]),
     )
     assert written(recalled, "deepseek-chat").body["messages"][1]["reasoning_content"] == "why"
     assert "reasoning_content" not in written(recalled).body["messages"][1]

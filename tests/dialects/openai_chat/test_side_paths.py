@@ -13,13 +13,20 @@ from llm_proxy.dialects.openai_chat import DIALECT, legacy
 
 
 def test_models_are_listed_with_their_limits_if_known() -> None:
-    models = [ModelInfo("openai:gpt", "openai", created=5, context_window=100, max_output=10), ModelInfo("b:x")]
+    models = [
+        ModelInfo("openai:gpt", "openai", created=5, context_window=100, max_output=10),
+        ModelInfo("b:x"),
+    ]
     listed = json.loads(DIALECT.write_models(models))
     assert listed["object"] == "list"
     assert listed["data"][0] == {
-        "id": "openai:gpt", "object": "model", "created": 5, "owned_by": "openai", "context_window": 100,
+        "id": "openai:gpt",
+        "object": "model",
+        "created": 5,
+        "owned_by": "openai",
+        "context_window": 100,
         "max_output_tokens": 10,
-    }  # fmt: skip
+    }
     assert "context_window" not in listed["data"][1]
     assert json.loads(DIALECT.write_model(models[0])) == listed["data"][0]
 
@@ -31,7 +38,16 @@ def test_models_are_listed_with_their_limits_if_known() -> None:
         ([{"id": "a"}], ModelInfo("a")),
         ({"models": [{"name": "models/a", "inputTokenLimit": 5}]}, ModelInfo("a", context_window=5)),
         (
-            {"data": [{"id": "a/b", "name": "B", "context_length": 9, "top_provider": {"max_completion_tokens": 3}}]},
+            {
+                "data": [
+                    {
+                        "id": "a/b",
+                        "name": "B",
+                        "context_length": 9,
+                        "top_provider": {"max_completion_tokens": 3},
+                    }
+                ]
+            },
             ModelInfo("a/b", display_name="B", context_window=9, max_output=3),
         ),
         ({"data": [{"id": "a", "max_model_len": 7}, {"no": "id"}, 5]}, ModelInfo("a", context_window=7)),
@@ -56,7 +72,9 @@ def test_counts() -> None:
 
 
 def test_heads_of_the_paths_that_pass_through() -> None:
-    head = legacy.read_completion_head(b'{"model":"m","prompt":["a"],"stream":true,"stream_options":{"include_usage":true}}')
+    head = legacy.read_completion_head(
+        b'{"model":"m","prompt":["a"],"stream":true,"stream_options":{"include_usage":true}}'
+    )
     assert (head.model, head.stream, head.include_usage) == ("m", True, True)
     assert legacy.read_completion_head(b'{"model":"m","suffix":"x"}').model == "m"
     assert legacy.read_embedding_head(b'{"model":"m","input":[[1,2]]}').stream is False

@@ -540,7 +540,8 @@ def test_the_response_repeats_the_request() -> None:
     }
     response = final(written(told(Text("x")), reply(read(body))))
     for name in (
-        "instructions", "temperature", "top_p", "max_output_tokens", "parallel_tool_calls", "previous_response_id", "reasoning",
+        "instructions", "temperature", "top_p", "max_output_tokens", "parallel_tool_calls",
+        "previous_response_id", "reasoning",
         "truncation", "metadata", "store", "user", "tool_choice",
     ):  # fmt: skip
         assert response[name] == body[name], name

@@ -329,7 +329,8 @@ def test_tool_results_find_their_calls_in_the_chain() -> None:
     stored = state.StoredResponse(
         id="resp_1", previous_id="", input=[{"role": "user", "content": "x"}], output=[call], response={}
     )
-    body = b'{"model":"m","previous_response_id":"resp_1","input":[{"type":"function_call_output","call_id":"c","output":"r"}]}'
+    output = b'{"type":"function_call_output","call_id":"c","output":"r"}'
+    body = b'{"model":"m","previous_response_id":"resp_1","input":[%b]}' % output
     messages = DIALECT.read_request(state.expand(body, [stored])).messages
     assert [message.role for message in messages] == ["user", "assistant", "user"]
     assert messages[2].parts == (ToolResult("c", (Text("r"),)),)
@@ -386,7 +387,10 @@ def test_model_lists() -> None:
         "max_output_tokens": 4,
     }
     assert json.loads(DIALECT.write_model(ModelInfo("a")))["id"] == "a"
-    body = b'{"data":[{"id":"a","owned_by":"o","created":1,"context_length":5,"top_provider":{"max_completion_tokens":2}},{"name":"b"},7]}'
+    rich = (
+        b'{"id":"a","owned_by":"o","created":1,"context_length":5,"top_provider":{"max_completion_tokens":2}}'
+    )
+    body = b'{"data":[%b,{"name":"b"},7]}' % rich
     assert DIALECT.read_models(body) == [
         ModelInfo("a", "o", created=1, context_window=5, max_output=2),
         ModelInfo("b", display_name="b"),

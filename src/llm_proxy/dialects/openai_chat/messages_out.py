@@ -409,7 +409,7 @@ class MessageWriter:
 
 
 def _refused(what: str, part: Media) -> Exception:
-    """A part that the target cannot take and that nothing can stand in for: never dropped, always an error."""
+    """A part that the target cannot take and nothing can stand in for: never dropped, always an error."""
     return bad_request(f"messages: the target does not take {what} ({part.mime or part.kind})", "messages")
 
 
@@ -450,7 +450,7 @@ def _result_text(result: ToolResult) -> str:
 
 
 def _merge_assistants(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Consecutive assistant messages become one turn: reasoning, text and calls of other dialects come apart."""
+    """Consecutive assistant messages become one turn: other dialects keep reasoning, text and calls apart."""
     merged: list[Message] = []
     for message in messages:
         if merged and message.role == "assistant" and merged[-1].role == "assistant":

@@ -54,7 +54,7 @@ def write_count(tokens: int) -> bytes:
 
 
 def read_models(body: bytes) -> list[ModelInfo]:
-    """The models of a provider: `data`, `models`, or a bare list. Raises FaultError when it is none of them."""
+    """The models of a provider: `data`, `models`, or a bare list. Raises FaultError for anything else."""
     value = loads(body)
     fault = fault_in(value) if isinstance(value, dict) and "models" not in value else None
     if fault is not None:

@@ -201,13 +201,21 @@ class _Writer:
             case ServerTool(capability="web_search") if self.can.server_tools:
                 self.body["web_search_options"] = {}
                 return None
-            case ServerTool(origin="anthropic-messages"):
+            case ServerTool(origin="anthropic-messages") if not self._dispensable(tool):
                 raise bad_request(
                     f"tools: a tool of type {tool.type} is not available at this target", "tools"
                 )
             case _:
                 self.lose(f"tools: {tool.type} is known to {tool.origin} only")
                 return None
+
+    def _dispensable(self, tool: ServerTool) -> bool:
+        """Agents offer web search beside many tools of their own and work without it; alone it is what was
+        asked for, and refused (FE-04).
+        """
+        return tool.capability == "web_search" and any(
+            not isinstance(other, ServerTool) for other in self.request.tools
+        )
 
     def _function(self, tool: FunctionTool, name: str) -> dict[str, Any]:
         out: dict[str, Any] = {"name": name}

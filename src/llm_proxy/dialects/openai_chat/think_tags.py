@@ -18,7 +18,7 @@ class ThinkSplitter:
         self._state = "start"
 
     def feed(self, text: str, whole: bool = False) -> list[tuple[bool, str]]:
-        """`whole`: this is the complete text, so that a missing opening tag can be told by the closing one."""
+        """`whole`: this is the complete text, so a missing opening tag can be told by the closing one."""
         text = self._held + text
         self._held = ""
         if self._state == "start":

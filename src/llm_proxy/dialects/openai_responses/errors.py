@@ -58,7 +58,8 @@ _BAD_KEY: Final = re.compile(
 )
 _OVERLOADED: Final = re.compile(r"overloaded|at capacity|engine is busy", re.IGNORECASE)
 _RETRY: Final = re.compile(
-    r"(?:try again|retry)(?: after| in)?\s+((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\s*)+)",
+    r"(?:try again|retry)(?: after| in)?\s+"
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\s*)+)",
     re.IGNORECASE,
 )
 _AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|mil|s|m|h)", re.IGNORECASE)

@@ -12,16 +12,19 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.conversation.fault import bad_request
 from llm_proxy.conversation.parts import text_of
 from llm_proxy.conversation.request import Message, Reasoning, Request, ResponseFormat
 from llm_proxy.conversation.turns import split_system
 from llm_proxy.dialects.base import Duties, Outgoing, Target
 from llm_proxy.dialects.efforts import clamp_effort, effort_of
 from llm_proxy.dialects.openai_responses.items_out import ItemsOut
+from llm_proxy.dialects.openai_responses.request_in import read_request
 from llm_proxy.dialects.openai_responses.tools import ToolsOut
 from llm_proxy.dialects.openai_responses.wire import INSTRUCTIONS, NAME, text
 from llm_proxy.dialects.tool_schemas import for_openai, from_openapi
-from llm_proxy.wire.json import encode, replace_member, split_object
+from llm_proxy.wire.faults import JsonFault
+from llm_proxy.wire.json import encode, remove_member, replace_member, split_object
 
 # Top-level fields of Chat that mean the same here.
 _SHARED_WITH_CHAT = ("safety_identifier", "prompt_cache_retention", "prompt_cache_options", "moderation")
@@ -65,7 +68,10 @@ def retarget(body: bytes, target: Target) -> bytes:
     """The client's own bytes for another model; `messages` and `response_format`, which no provider knows
     here, are translated.
     """
-    members = split_object(body)
+    try:
+        members = split_object(body)
+    except JsonFault as fault:
+        raise bad_request(str(fault)) from None
     if members.get("model") != (model := encode(target.model)):
         body = replace_member(body, "model", model)
     stream = members.get("stream") == b"true"
@@ -77,9 +83,6 @@ def retarget(body: bytes, target: Target) -> bytes:
 
 
 def _translated(body: bytes, target: Target) -> bytes:
-    from llm_proxy.dialects.openai_responses.request_in import read_request
-    from llm_proxy.wire.json import remove_member
-
     written = write_request(read_request(body), target).body
     for name in ("messages", "response_format"):
         body = remove_member(body, name)

@@ -223,9 +223,10 @@ class ToolsOut:
         schema = tool.parameters
         if schema is not None and tool.schema_style == "openapi":
             schema = from_openapi(schema)
-        if tool.strict and self._able.strict_tools and schema is not None:
-            if self._request.dialect == "openai-chat" or fits_openai_strict(schema):
-                return schema, True
+        # Chat's strict mode is this one: its clients have made their schemas fit.
+        fits = schema is not None and (self._request.dialect == "openai-chat" or fits_openai_strict(schema))
+        if tool.strict and schema is not None and fits and self._able.strict_tools:
+            return schema, True
         if tool.strict:
             self.losses.append(f"tools: {tool.name}: the schema does not fit strict mode, sent without")
         written, losses = for_openai(schema, False)
