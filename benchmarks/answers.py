@@ -14,7 +14,8 @@ PACE = 0.02
 """Seconds between two chunks of a paced stream."""
 
 _TEXT = "Twelve small words stand in each of these answers so that they fill two thousand bytes. "
-_DELTA = " some words"
+WORDS = tuple(f" words {number:03d}" for number in range(100))
+"""The text of the chunks, in turn: gateways that look for loops end a stream that repeats itself."""
 
 
 def _http(body: bytes) -> bytes:
@@ -82,8 +83,12 @@ def _anthropic_frame(value: dict[str, Any]) -> bytes:
     return _chunk(b"event: " + value["type"].encode() + b"\ndata: " + _json(value) + b"\n\n")
 
 
+def _anthropic_delta(text: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+
 class Pieces:
-    """A stream cut into its beginning, one repeated text chunk and its end (HTTP framing included)."""
+    """A stream cut into its beginning, its text chunks and its end (HTTP framing included)."""
 
     def __init__(self, anthropic: bool) -> None:
         if anthropic:
@@ -102,12 +107,7 @@ class Pieces:
             self.start = _anthropic_frame({"type": "message_start", "message": message}) + _anthropic_frame(
                 block
             )
-            delta = {
-                "type": "content_block_delta",
-                "index": 0,
-                "delta": {"type": "text_delta", "text": _DELTA},
-            }
-            self.text = _anthropic_frame(delta)
+            self.texts = [_anthropic_frame(_anthropic_delta(text)) for text in WORDS]
             stop = {"stop_reason": "end_turn", "stop_sequence": None}
             self.end = (
                 _anthropic_frame({"type": "content_block_stop", "index": 0})
@@ -118,7 +118,9 @@ class Pieces:
             return
         role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
         self.start = _openai_frame([role])
-        self.text = _openai_frame([{"index": 0, "delta": {"content": _DELTA}, "finish_reason": None}])
+        self.texts = [
+            _openai_frame([{"index": 0, "delta": {"content": text}, "finish_reason": None}]) for text in WORDS
+        ]
         tokens = {"prompt_tokens": 480, "completion_tokens": 340, "total_tokens": 820}
         self.end = (
             _openai_frame([{"index": 0, "delta": {}, "finish_reason": "stop"}])
@@ -126,6 +128,9 @@ class Pieces:
             + _chunk(b"data: [DONE]\n\n")
             + STREAM_END
         )
+
+    def text(self, number: int) -> bytes:
+        return self.texts[number % len(self.texts)]
 
 
 @lru_cache
@@ -137,5 +142,5 @@ def pieces(anthropic: bool) -> Pieces:
 def burst(anthropic: bool, chunks: int) -> tuple[bytes, ...]:
     """A whole stream as the few writes in which it is sent."""
     parts = pieces(anthropic)
-    data = STREAM_HEAD + parts.start + parts.text * chunks + parts.end
+    data = STREAM_HEAD + parts.start + b"".join(map(parts.text, range(chunks))) + parts.end
     return tuple(data[at : at + 16_384] for at in range(0, len(data), 16_384))

@@ -114,7 +114,7 @@ def _events() -> list[Event]:
     dialect = dialects.get("openai-chat")
     stream = dialect.stream_reader(ReadContext(maker="", new_call_id=derived_call_id))
     parts = answers.pieces(False)
-    framed = parts.start + parts.text * _CHUNKS + parts.end
+    framed = parts.start + b"".join(map(parts.text, range(_CHUNKS))) + parts.end
     lines = [line for line in framed.split(b"\r\n") if line.startswith(b"data:")]
     found: list[Event] = []
     for frame in SseReader().feed(b"".join(lines)):
@@ -186,7 +186,7 @@ class _Finished:
         self.id, self.surface, self.session, self.key_name = (
             "req-bench",
             "openai-chat",
-            Session(id="bench"),
+            Session(id="bench", scope="bench", created=0.0, last_used=0.0),
             "bench",
         )
         self.client_agent, self.user, self.requested_model = "bench/1.0", "", "gpt-4.1"

@@ -75,7 +75,7 @@ class Stub(asyncio.Protocol):
             self._timer = self._loop.call_later(random.random() * answers.PACE, self._tick, anthropic, count)
         elif kind == b"idle":
             parts = answers.pieces(anthropic)
-            write(answers.STREAM_HEAD + parts.start + parts.text)
+            write(answers.STREAM_HEAD + parts.start + parts.text(0))
         else:
             write(answers.whole(anthropic))
 
@@ -84,7 +84,7 @@ class Stub(asyncio.Protocol):
         if left == 0:
             self._transport.write(parts.end)
             return
-        self._transport.write(parts.text)
+        self._transport.write(parts.text(left))
         self._timer = self._loop.call_later(answers.PACE, self._tick, anthropic, left - 1)
 
 

@@ -20,7 +20,7 @@ KEY: Final = "sk-a-key-of-the-test"
 
 @dataclass(frozen=True)
 class Setting:
-    """What an agent is told: where the server is (without a version part), the model, its home, the prompt."""
+    """What an agent is told: the server (without a version part), the model, its home, the prompt."""
 
     url: str
     model: str

@@ -331,7 +331,8 @@ def _item_events(index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
                     at | {"type": "response.function_call_arguments.delta", "delta": piece}
                     for piece in pieces(arguments)
                 ),
-                at | {"type": "response.function_call_arguments.done", "arguments": arguments}
+                at
+                | {"type": "response.function_call_arguments.done", "arguments": arguments}
                 | {"name": item["name"]},
                 done,
             ]
@@ -387,7 +388,12 @@ class MessagesProvider:
             "cache_read_input_tokens": 0,
             "output_tokens": 20,
         }
-        message = {"id": "msg_scripted", "type": "message", "role": "assistant", "model": ask.model}
+        message: dict[str, Any] = {
+            "id": "msg_scripted",
+            "type": "message",
+            "role": "assistant",
+            "model": ask.model,
+        }
         message |= {"content": blocks, "stop_reason": stop, "stop_sequence": None, "usage": usage}
         if not ask.stream:
             return Reply.json(message)
@@ -437,9 +443,7 @@ def _block_events(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
             deltas = [{"type": "text_delta", "text": piece} for piece in pieces(block["text"])]
         case "thinking":
             start = block | {"thinking": "", "signature": ""}
-            deltas = [
-                {"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])
-            ]
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in pieces(block["thinking"])]
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         case "tool_use":
             start = block | {"input": {}}

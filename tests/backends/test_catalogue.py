@@ -170,12 +170,22 @@ async def test_closing_ends_a_read_that_is_under_way() -> None:
     ("type_", "base", "target", "body"),
     [
         ("openai", "/v1", "/v1/models", {"object": "list", "data": [{"id": "m-1", "object": "model"}]}),
-        ("openai-responses", "/v1", "/v1/models", {"object": "list", "data": [{"id": "m-1", "object": "model"}]}),
+        (
+            "openai-responses",
+            "/v1",
+            "/v1/models",
+            {"object": "list", "data": [{"id": "m-1", "object": "model"}]},
+        ),
         ("zai", "/v4", "/v4/models", {"object": "list", "data": [{"id": "m-1", "object": "model"}]}),
-        ("anthropic", "/v1", "/v1/models?limit=1000", {"data": [{"type": "model", "id": "m-1"}], "has_more": False}),
+        (
+            "anthropic",
+            "/v1",
+            "/v1/models?limit=1000",
+            {"data": [{"type": "model", "id": "m-1"}], "has_more": False},
+        ),
         ("gemini", "", "/v1beta/models?pageSize=1000", {"models": [{"name": "models/m-1"}]}),
     ],
-)  # fmt: skip
+)
 async def test_each_types_list_is_read(
     transport: Transport, type_: str, base: str, target: str, body: object
 ) -> None:

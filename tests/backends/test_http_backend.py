@@ -1,4 +1,4 @@
-"""BE-01, BE-05, BE-07 to BE-13: which address and headers each type of back end uses, on a scripted upstream."""
+"""BE-01, BE-05, BE-07 to BE-13: address and headers of each type, on a scripted upstream."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_each_type_calls_its_path_with_its_credential(
 
 
 async def test_no_auth_sends_no_credential(transport: Transport) -> None:
-    """BE-01: given `backends.local: {type: openai, base_url: http://x/v1, no_auth: true}`, no Authorization."""
+    """BE-01: a local server of type openai with `no_auth` is called without Authorization."""
     async with Upstream(Reply.json({})) as upstream:
         local = backend(transport, "local", "openai", base_url=f"{upstream.url}/v1", no_auth=True)
         assert local.usable

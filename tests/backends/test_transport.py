@@ -134,9 +134,21 @@ async def test_a_body_over_the_limit_is_a_fault(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Authorization", "x-api-key", "X-Goog-Api-Key", "api-key", "Cookie", "Host", "Content-Length",
-             "Transfer-Encoding", "Connection", "Accept-Encoding", "Proxy-Authorization"],
-)  # fmt: skip
+    "name",
+    [
+        "Authorization",
+        "x-api-key",
+        "X-Goog-Api-Key",
+        "api-key",
+        "Cookie",
+        "Host",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Connection",
+        "Accept-Encoding",
+        "Proxy-Authorization",
+    ],
+)
 async def test_credentials_and_framing_are_no_ordinary_headers(transport: Transport, name: str) -> None:
     async with Upstream(Reply.json({})) as upstream:
         with pytest.raises(FaultError) as caught:

@@ -42,18 +42,18 @@ def path_of(client: Protocol, model: str, stream: bool = False) -> str:
 
 
 def body_of(
-    client: Protocol, model: str, stream: bool = False, text: str = "hi", **more: Any
+    client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any
 ) -> dict[str, Any]:
     """A minimal request. `more` are further members, which win."""
     match client:
         case "openai-chat":
-            body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
+            body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": said}]}
         case "openai-responses":
-            body = {"model": model, "input": text}
+            body = {"model": model, "input": said}
         case "anthropic-messages":
-            body = {"model": model, "max_tokens": 4000, "messages": [{"role": "user", "content": text}]}
+            body = {"model": model, "max_tokens": 4000, "messages": [{"role": "user", "content": said}]}
         case "gemini":
-            body = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
+            body = {"contents": [{"role": "user", "parts": [{"text": said}]}]}
     if stream and client != "gemini":
         body["stream"] = True
     return {**body, **more}
@@ -307,20 +307,20 @@ class Scene:
         client: Protocol,
         model: str,
         stream: bool = False,
-        text: str = "hi",
+        said: str = "hi",
         headers: Mapping[str, str] | None = None,
         **more: Any,
     ) -> Answer:
         """One request of a raw client. `model` is `backend:model`."""
         return self.post(
-            path_of(client, model, stream), body_of(client, model, stream, text, **more), headers
+            path_of(client, model, stream), body_of(client, model, stream, said, **more), headers
         )
 
     def meaning(
-        self, client: Protocol, model: str, stream: bool = False, text: str = "hi", **more: Any
+        self, client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any
     ) -> Semantic:
         """The same request through the official SDK, folded to what it means."""
-        body = body_of(client, model, False, text, **more)
+        body = body_of(client, model, False, said, **more)
         return sdk.ask(client, self.url, self.proxy.key, body, stream, path_model=model)
 
 

@@ -128,10 +128,18 @@ def test_three_429_without_times(keyring: Keyring, clock: Clock) -> None:
     assert seen == [1, 2, 4]
 
 
-@pytest.mark.parametrize(("status", "headers", "cools"), [
-    (503, [("retry-after", "3")], True), (529, [("retry-after", "3")], True), (503, [], False), (529, [], False),
-    (500, [("retry-after", "3")], False), (404, [], False), (422, [], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "headers", "cools"),
+    [
+        (503, [("retry-after", "3")], True),
+        (529, [("retry-after", "3")], True),
+        (503, [], False),
+        (529, [], False),
+        (500, [("retry-after", "3")], False),
+        (404, [], False),
+        (422, [], False),
+    ],
+)
 def test_overload_cools_only_with_a_time(
     keyring: Keyring, status: int, headers: list[tuple[str, str]], cools: bool
 ) -> None:

@@ -11,15 +11,14 @@ import json
 import os
 import random
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,9 +45,9 @@ class Proxy:
     """A running proxy. `banner` is what it had printed when it was ready."""
 
     child: subprocess.Popen[bytes]
+    printed: Printed
     banner: str
     key: str = KEY
-    _rest: bytearray = field(default_factory=bytearray)
 
     @property
     def main(self) -> tuple[str, int]:
@@ -77,7 +76,7 @@ class Proxy:
         if key is not None:
             sent.setdefault("Authorization", f"Bearer {key or self.key}")
         host, port = address or self.main
-        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection = http.client.HTTPConnection(host, port, timeout=10)
         try:
             connection.request(method, path, body, {k: v for k, v in sent.items() if v != ""})
             return _whole(connection.getresponse())
@@ -92,7 +91,7 @@ class Proxy:
 
     def stream(self, path: str, body: Any) -> Stream:
         """Begins a streamed request; returns when the answer's headers are here."""
-        connection = http.client.HTTPConnection(*self.main, timeout=20)
+        connection = http.client.HTTPConnection(*self.main, timeout=10)
         connection.request(
             "POST",
             path,
@@ -120,15 +119,47 @@ class Proxy:
         return self.wait(within)
 
     def wait(self, within: float = 20.0) -> int:
-        output, errors = self.child.communicate(timeout=within)
-        assert output == b"", "nothing may be printed on standard output"
-        self._rest += errors
-        return self.child.returncode
+        status = self.child.wait(within)
+        self.printed.join(within)
+        assert self.child.stdout is not None
+        assert self.child.stdout.read() == b"", "nothing may be printed on standard output"
+        return status
 
     @property
     def log(self) -> str:
         """Everything printed on standard error; complete once the process has ended."""
-        return self.banner + self._rest.decode()
+        return self.printed.text
+
+
+class Printed(threading.Thread):
+    """Reads a process's standard error all the time, so that it never waits for a reader."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._child = child
+        self._bytes = bytearray()
+        self._ready = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        assert self._child.stderr is not None
+        for line in self._child.stderr:
+            self._bytes += line
+            if b"stop with Ctrl-C" in line:  # the last start line
+                self._ready.set()
+        self._ready.set()
+
+    def start_lines(self, within: float) -> str:
+        """What was printed up to the last start line, which comes when the ports are open."""
+        self._ready.wait(within)
+        if "stop with Ctrl-C" not in self.text:
+            self._child.kill()
+            raise AssertionError(f"the proxy did not start:\n{self.text}")
+        return self.text
+
+    @property
+    def text(self) -> str:
+        return bytes(self._bytes).decode()
 
 
 class Stream:
@@ -211,8 +242,9 @@ def running(
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
+    printed = Printed(child)
     try:
-        proxy = Proxy(child, _start_lines(child))
+        proxy = Proxy(child, printed, printed.start_lines(_LONGEST_START))
         if match := re.search(r"client key\s+(llmp-\S+)", proxy.banner):
             proxy.key = match[1]
         yield proxy
@@ -220,25 +252,10 @@ def running(
         if child.poll() is None:
             child.kill()
         child.wait()
+        printed.join(10)
         for stream in (child.stdout, child.stderr):
             assert stream is not None
             stream.close()
-
-
-def _start_lines(child: subprocess.Popen[bytes]) -> str:
-    """Reads standard error up to the last start line, which is printed when the ports are open."""
-    assert child.stderr is not None
-    descriptor = child.stderr.fileno()
-    text = b""
-    deadline = time.monotonic() + _LONGEST_START
-    while b"stop with Ctrl-C\n" not in text:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        piece = os.read(descriptor, 65536) if ready else b""
-        if not piece:
-            child.kill()
-            raise AssertionError(f"the proxy did not start:\n{text.decode()}")
-        text += piece
-    return text.decode()
 
 
 def _whole(response: http.client.HTTPResponse) -> Answer:

@@ -81,15 +81,14 @@ def test_side_calls_refuse_malformed_bodies_alike(proxy: Proxy, path: str, shape
     assert_error(answer.json, shape, "invalid_request")
 
 
+# Chat Completions is the demo's own protocol, so what lies deeper in such a body goes on as it is and is the
+# provider's to judge.
 WRONG_TYPES: list[tuple[str, dict[str, Any], str]] = [
     ("openai-chat", {"messages": "x"}, "messages"),
     ("openai-chat", {"messages": []}, "messages"),
     ("openai-chat", {"messages": None}, "messages"),
-    ("openai-chat", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    ("openai-chat", {"messages": ["hi"]}, "messages[0]"),
     ("openai-chat", {"temperature": "0.5"}, "temperature"),
     ("openai-chat", {"max_tokens": "10"}, "max_tokens"),
-    ("openai-chat", {"tools": {}}, "tools"),
     ("openai-chat", {"model": 5}, "model"),
     ("openai-responses", {"input": 5}, "input"),
     ("openai-responses", {"input": [5]}, "input[0]"),
@@ -127,7 +126,7 @@ ODD: dict[str, tuple[Callable[[str], bytes], tuple[int, ...]]] = {
     "NaN": (lambda s: _with_member(s, b'"temperature": NaN'), (400,)),
     "Infinity": (lambda s: _with_member(s, b'"temperature": Infinity'), (400,)),
     "1e999": (lambda s: _with_member(s, b'"temperature": 1e999'), (200, 400)),
-    "a lone surrogate": (lambda s: _with_text(s, b"a\\ud800b"), (200,)),
+    "a lone surrogate": (lambda s: _with_text(s, b"a\\ud800b"), (200, 400)),
     "a surrogate pair": (lambda s: _with_text(s, b"\\ud83d\\ude00"), (200,)),
     "invalid UTF-8": (lambda s: _with_text(s, b"a\xffb"), (400,)),
     "overlong UTF-8": (lambda s: _with_text(s, b"a\xc0\x80b"), (400,)),

@@ -3,7 +3,7 @@
 Owns everything that concerns the HTTP library: its sessions, its private hooks (named below, each with its
 reason) and the meaning of its exceptions. Knows no credential, no redirect rule and no provider.
 
-The hooks, verified with aiohttp 3.13 and 3.14: `TCPConnector._factory` (a protocol that counts interim
+The hooks, verified with aiohttp 3.14: `TCPConnector._factory` (a protocol that counts interim
 answers and drops connections that speak while idle), `_resolve_host` (addresses are checked where they are
 used), `_create_connection` and `connect` (fresh or reused), `_release` (idle connections kept per origin).
 """
@@ -124,7 +124,8 @@ class _Handler(ResponseHandler):
         super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
-        # The library tells a reader of the body nothing when a chunk is framed wrongly, and stops its time-out too.
+        # The library tells a reader of the body nothing when a chunk is framed wrongly, and stops its
+        # time-out too.
         payload = self._payload
         super().set_exception(exc, exc_cause)
         framing = isinstance(exc, HttpProcessingError)
@@ -138,7 +139,7 @@ class _Handler(ResponseHandler):
 
 
 def _bounded_socket(address: AddrInfoType) -> socket.socket:
-    """A socket whose kernel buffer does not grow to megabytes: a client that stops reading stops the provider soon."""
+    """A socket whose kernel buffer stays small: a client that stops reading soon stops the provider."""
     made = socket.socket(address[0], address[1], address[2])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     return made

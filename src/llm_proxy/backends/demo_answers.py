@@ -22,6 +22,7 @@ _SLOW_WORDS = (
     "so that streaming can be watched."
 )
 _DEEPEST = 12
+_MOST_VALUES = 2000
 _LONGEST_RESULT = 200
 
 
@@ -201,68 +202,78 @@ def _structured(request: Mapping[str, Any], text: str) -> str:
 
 
 def sample(schema: Mapping[str, Any]) -> Any:
-    """A value that fits a JSON Schema: defaults, the first enum value, `"text"`, 1, true; required members
-    only, if named.
+    """A value that fits a JSON Schema: defaults, the first enum value, `"text"`, 1, true.
+
+    Of an object the required members only, if it names them.
     """
-    return _sample(schema, schema, 0)
+    return _Sampler(schema).value(schema, 0)
 
 
-def _sample(schema: object, root: Mapping[str, Any], depth: int) -> Any:
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return "text"
-    for key in ("default", "const"):
-        if key in schema:
-            return schema[key]
-    if isinstance(schema.get("enum"), list) and schema["enum"]:
-        return schema["enum"][0]
-    if isinstance(schema.get("$ref"), str):
-        return _sample(_resolve(schema["$ref"], root), root, depth + 1)
-    for key in ("anyOf", "oneOf"):
-        options = schema.get(key)
-        if isinstance(options, list) and options:
-            return _sample(options[0], root, depth + 1)
-    if isinstance(schema.get("allOf"), list):
-        merged: dict[str, Any] = {}
-        for part in schema["allOf"]:
-            value = _sample(part, root, depth + 1)
-            if isinstance(value, dict):
-                merged |= value
-        return merged
-    return _sample_of_type(schema, root, depth)
+class _Sampler:
+    """Makes one sample. A schema that refers to itself ends at a depth and at a number of values."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = _MOST_VALUES
+
+    def value(self, schema: object, depth: int) -> Any:
+        self._left -= 1
+        if not isinstance(schema, dict) or depth > _DEEPEST or self._left < 0:
+            return "text"
+        for key in ("default", "const"):
+            if key in schema:
+                return schema[key]
+        if isinstance(schema.get("enum"), list) and schema["enum"]:
+            return schema["enum"][0]
+        if isinstance(schema.get("$ref"), str):
+            return self.value(_resolve(schema["$ref"], self._root), depth + 1)
+        for key in ("anyOf", "oneOf"):
+            options = schema.get(key)
+            if isinstance(options, list) and options:
+                return self.value(options[0], depth + 1)
+        if isinstance(schema.get("allOf"), list):
+            parts = [self.value(part, depth + 1) for part in schema["allOf"]]
+            return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+        return self._of_type(schema, depth)
+
+    def _of_type(self, schema: Mapping[str, Any], depth: int) -> Any:
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            kind = next((name for name in kind if name != "null"), "null")
+        if kind is None and "properties" in schema:
+            kind = "object"
+        match kind:
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                count = schema.get("minItems", 1)
+                count = count if isinstance(count, int) and 1 <= count <= 100 else 1
+                return [self.value(schema.get("items", {}), depth + 1) for _ in range(count)]
+            case "integer" | "number":
+                return _within(schema)
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return _text_of_length(schema)
+
+    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, dict) else {}
+        required = schema.get("required")
+        names = required if isinstance(required, list) else list(properties)
+        return {
+            name: self.value(properties.get(name, {}), depth + 1) for name in names if isinstance(name, str)
+        }
 
 
-def _sample_of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = next((name for name in kind if name != "null"), "null")
-    if kind is None and "properties" in schema:
-        kind = "object"
-    match kind:
-        case "object":
-            properties = schema.get("properties")
-            properties = properties if isinstance(properties, dict) else {}
-            required = schema.get("required")
-            names = required if isinstance(required, list) else list(properties)
-            return {name: _sample(properties.get(name, {}), root, depth + 1) for name in names}
-        case "array":
-            count = schema.get("minItems", 1)
-            count = count if isinstance(count, int) and 0 <= count <= 100 else 1
-            return [_sample(schema.get("items", {}), root, depth + 1) for _ in range(max(1, count))]
-        case "integer" | "number":
-            return _within(schema)
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            shortest = schema.get("minLength", 0)
-            longest = schema.get("maxLength", 1000)
-            text = (
-                "text" * (1 + min(shortest, 1000) // 4)
-                if isinstance(shortest, int) and shortest > 4
-                else "text"
-            )
-            return text[:longest] if isinstance(longest, int) and longest >= 0 else text
+def _text_of_length(schema: Mapping[str, Any]) -> str:
+    shortest, longest = schema.get("minLength"), schema.get("maxLength")
+    text = "text"
+    if isinstance(shortest, int) and shortest > len(text):
+        text *= 1 + min(shortest, 1000) // len(text)
+    return text[:longest] if isinstance(longest, int) and longest >= 0 else text
 
 
 def _within(schema: Mapping[str, Any]) -> Any:

@@ -104,7 +104,7 @@ def _announce(house: House) -> None:
     lines += [
         "  try it:",
         f'    curl -s {addresses.main}/v1/chat/completions -H "Authorization: Bearer {key}" \\',
-        '      -H \'Content-Type: application/json\' -d \'{"model":"demo","messages":[{"role":"user","content":"hi"}]}\'',
+        '      -H \'Content-Type: application/json\' -d \'{"model":"demo:echo","messages":[{"role":"user","content":"hi"}]}\'',
         "  stop with Ctrl-C",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -91,7 +91,7 @@ class BackendOptions(OptionGroup, title="One back-end instance"):
     connect_timeout: float | None = option(
         None, above=0, unit="seconds", default_text="proxy.connect_timeout", help="longest time to connect"
     )
-    max_connections: int = option(100, minimum=1, help="connections open at the same time")
+    max_connections: int = option(100, minimum=1, help="idle connections kept for the next calls")
     retries: int = option(
         0, minimum=0, maximum=5, help="further attempts on the same key after errors of the connection only"
     )

@@ -182,7 +182,8 @@ class Trail:
         fault = best.fault
         if fault.kind == "upstream_auth":
             if fault.status_code == 400:
-                # Gemini and xAI refuse a key by 400, which makes no client discard its own key: it is passed on as it is.
+                # Gemini and xAI refuse a key by 400, which makes no client discard its own key: it is passed
+                # on as it is.
                 return msgspec.structs.replace(fault, kind="bad_request", details=details)
             return credentials_fault(best.attempt.backend.id, best.attempt.key_name, details)
         retry_after = fault.retry_after

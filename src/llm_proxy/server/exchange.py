@@ -16,6 +16,7 @@ import msgspec
 
 from llm_proxy import dialects
 from llm_proxy.backends.base import Call
+from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
@@ -100,7 +101,6 @@ class Exchange:
         self.time_to_first: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._finishing = False
-        self._reached = False
         self._answer_headers: list[tuple[str, str]] = []
 
     # What rooms see
@@ -212,7 +212,7 @@ class Exchange:
     async def _try(self, attempt: Attempt, trail: Trail) -> bool:
         """One attempt; true when the client has its answer, false when the next one may be made."""
         delivery = Delivery(self)
-        self._reached, self._answer_headers = False, []
+        self._answer_headers = []
         try:
             await self._call(attempt, delivery)
         except FaultError as error:
@@ -225,7 +225,7 @@ class Exchange:
                 trail.failed(attempt, fault, self._answer_headers, time.time())
                 await delivery.fail(fault)
                 return True
-            trail.failed(attempt, fault, self._answer_headers, time.time(), connecting=not self._reached)
+            trail.failed(attempt, fault, self._answer_headers, time.time(), connecting=isinstance(error, ConnectError))
             return False
         except asyncio.CancelledError:
             self._record(attempt, None)
@@ -280,7 +280,7 @@ class Exchange:
                 loop_guard=self._hops(),
             )
         )
-        self._reached, self._answer_headers = True, response.headers
+        self._answer_headers = response.headers
         try:
             self.rate_headers = [pair for pair in response.headers if _is_rate_header(pair[0])]
             if not 200 <= response.status < 300:

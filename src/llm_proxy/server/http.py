@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl
 
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.wire import encodings
-from llm_proxy.wire.faults import DecodedTooLong, EncodingUnknown, WireFault
+from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.faults import DecodedTooLong, EncodingUnknown, JsonFault, WireFault
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -81,8 +82,9 @@ class Incoming:
             raise too_large(limit)
         encoding = self.header(b"content-encoding").strip().lower()
         if encoding and encoding != "identity":
-            return _decoded(first, encoding, limit)
-        return first
+            first = _decoded(first, encoding, limit)
+        # What is read here may be sent on as it is, and RFC 8259 section 8.1 forbids the mark there.
+        return first.removeprefix(b"\xef\xbb\xbf")
 
 
 def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
@@ -93,6 +95,14 @@ def _decoded(body: bytes, encoding: str, limit: int) -> bytes:
     except EncodingUnknown as error:
         raise FaultError(Fault(kind="unsupported_media", message=str(error), side="client")) from None
     except WireFault as error:
+        raise bad_request(str(error)) from None
+
+
+def read_members(body: bytes) -> dict[str, Any]:
+    """The members of a JSON object that a client sent. Raises FaultError (bad_request)."""
+    try:
+        return wire_json.decode_object(body)
+    except JsonFault as error:
         raise bad_request(str(error)) from None
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from llm_proxy import dialects
 from llm_proxy.backends.base import Action, Backend, Call
+from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import Request
@@ -21,7 +22,7 @@ from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import stored_responses
 from llm_proxy.server.gateway import Gateway
-from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, read_members
 from llm_proxy.server.paths import Route
 from llm_proxy.server.sessions import session_of
 from llm_proxy.wire import json as wire_json
@@ -54,7 +55,7 @@ async def count(
 
 def _countable(route: Route, body: bytes) -> bytes:
     """Counting requests have no limit, and Gemini may wrap the request; otherwise they are requests."""
-    members = wire_json.decode_object(body)
+    members = read_members(body)
     if route.surface == "gemini" and isinstance(members.get("generateContentRequest"), dict):
         members = members["generateContentRequest"]
         return wire_json.encode(members)
@@ -210,7 +211,7 @@ async def _passed(
 ) -> None:
     """Forwards to an OpenAI-dialect back end with routing and keys; the body is kept but for the model's name."""
     body = await incoming.body(gateway.limits.max_request_bytes)
-    members = wire_json.decode_object(body)
+    members = read_members(body)
     name = members.get("model", "")
     if not isinstance(name, str):
         raise bad_request("model: expected a string", "model")
@@ -256,7 +257,7 @@ async def _passed(
         except FaultError as error:
             if outgoing.started:
                 raise
-            trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=not answer_headers)
+            trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=isinstance(error, ConnectError))
             continue
         trail.succeeded(attempt)
         return

@@ -347,6 +347,28 @@ def test_interleaved_calls_are_streamed_as_they_come() -> None:
     assert [calls[index]["function"]["arguments"] for index in (0, 1)] == ["{}", "[]"]
 
 
+def test_texts_that_overlap_are_sent_one_after_the_other() -> None:
+    source = Citation("https://a", start=0, end=1)
+    raw = emitted(
+        [
+            Start(),
+            PartStart(0, Text("")),
+            PartStart(1, Text("")),
+            Delta(1, "second"),
+            Cited(1, source),
+            Delta(0, "fir"),
+            PartEnd(1, Text("second", (source,))),
+            Delta(0, "st"),
+            PartEnd(0, Text("first")),
+            Finish(Stop("end")),
+            End(),
+        ]
+    )
+    message = merged_choice(raw)
+    assert message["content"] == "firstsecond"
+    assert message["annotations"][0]["url_citation"]["start_index"] == 5
+
+
 def test_choices_count_from_zero_in_order_of_appearance() -> None:
     events: list[Event] = [Start()]
     for part, choice in ((0, 2), (1, 0), (2, 1)):

@@ -110,11 +110,29 @@ def test_an_impossible_combination_is_a_422(body: dict[str, Any]) -> None:
 
 def test_the_head_is_read_without_the_rest() -> None:
     head = DIALECT.read_head(
-        b'{"stream": true, "messages": 5, "model": "a:b", "user": "u", '
+        b'{"stream": true, "messages": [5], "model": "a:b", "user": "u", '
         b'"stream_options": {"include_usage": true}}'
     )
     assert (head.model, head.stream, head.include_usage, head.user) == ("a:b", True, True, "u")
-    assert DIALECT.read_head(b'{"messages": []}', path_model="deployment").model == "deployment"
+    assert DIALECT.read_head(b'{"messages": [5]}', path_model="deployment").model == "deployment"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (b"", "messages"),
+        (b',"messages":null', "messages"),
+        (b',"messages":"x"', "messages"),
+        (b',"messages":{}', "messages"),
+        (b',"messages":[ ]', "messages"),
+        (b',"messages":[5],"temperature":"0.5"', "temperature"),
+        (b',"messages":[5],"max_tokens":true', "max_tokens"),
+    ],
+)
+def test_the_head_alone_shows_missing_messages_and_texts_for_numbers(fields: bytes, param: str) -> None:
+    with pytest.raises(FaultError) as raised:
+        DIALECT.read_head(b'{"model":"m"%b}' % fields)
+    assert (raised.value.fault.status_code, raised.value.fault.param) == (400, param)
 
 
 def test_nesting_beyond_the_limit_is_a_400_for_the_head_too() -> None:

@@ -200,6 +200,15 @@ def test_text_deltas_without_their_item_open_a_text() -> None:
     assert [part.text for part in parts_of(events) if isinstance(part, Text)] == ["ab"]
 
 
+def test_content_parts_of_one_message_that_interleave_keep_their_texts_apart() -> None:
+    content = [{"type": "output_text", "text": "ac"}, {"type": "output_text", "text": "b"}]
+    deltas = [text_delta("a"), {**text_delta("b"), "content_index": 1}, text_delta("c")]
+    done = item_done({**message(""), "content": content})
+    events = decode(frames([CREATED, item_added(message("")), *deltas, done, completed()]))
+    assert check_grammar(events) == []
+    assert [part.text for part in parts_of(events) if isinstance(part, Text)] == ["ac", "b"]
+
+
 def test_parallel_calls_that_interleave_keep_their_arguments_apart() -> None:
     def call(number: int, arguments: str = "") -> dict[str, Any]:
         return {

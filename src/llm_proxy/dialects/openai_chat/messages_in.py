@@ -41,10 +41,19 @@ _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 def read_messages(fields: Fields) -> tuple[Message, ...]:
     """All messages. Raises FaultError naming the field; an empty list is refused."""
-    if not fields.list_of("messages"):
-        raise bad_request("messages: expected at least one message, got an empty list", "messages")
+    list_messages(fields)
     reader = _Reader()
     return tuple(reader.message(message) for message in fields.objects("messages"))
+
+
+def list_messages(fields: Fields) -> list[Any]:
+    """The undecoded messages; an error when there are none."""
+    if not fields.has("messages"):
+        raise missing("messages")
+    messages = fields.list_of("messages")
+    if not messages:
+        raise bad_request("messages: expected at least one message, got an empty list", "messages")
+    return messages
 
 
 class _Reader:

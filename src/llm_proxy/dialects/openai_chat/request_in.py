@@ -35,7 +35,7 @@ from llm_proxy.dialects.openai_chat.fields import (
     wrong_type,
 )
 from llm_proxy.dialects.openai_chat.marks import read_mark
-from llm_proxy.dialects.openai_chat.messages_in import read_messages
+from llm_proxy.dialects.openai_chat.messages_in import list_messages, read_messages
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import split_object
 
@@ -47,6 +47,19 @@ REASONING = (
     "enable_thinking",
     "thinking_budget",
     "include_reasoning",
+)
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "top_k",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "n",
+    "top_logprobs",
+    "thinking_budget",
+    *LIMITS,
 )
 _SAMPLING = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
 _KNOWN = frozenset(
@@ -96,7 +109,8 @@ _CAPABILITIES = {
 
 
 def read_head(body: bytes, path_model: str = "") -> Head:
-    """The few members that routing needs; all others are checked for their form but not decoded.
+    """The few members that routing needs. All others are checked for their form but not decoded, so that also
+    a body that goes on byte for byte has messages, and numbers where numbers belong (FE-02).
 
     `path_model`: Azure's paths name the model, its bodies need not.
     """
@@ -106,6 +120,7 @@ def read_head(body: bytes, path_model: str = "") -> Head:
         raise refused(fault) from None
     wanted = ("model", "stream", "stream_options", "user")
     fields = Fields({name: msgspec.json.decode(members[name]) for name in wanted if name in members})
+    _check_outline(members)
     options = fields.object("stream_options")
     return Head(
         model=read_model(fields, path_model),
@@ -114,6 +129,17 @@ def read_head(body: bytes, path_model: str = "") -> Head:
         include_usage=bool(options and options.flag("include_usage")),
         user=fields.text("user"),
     )
+
+
+def _check_outline(members: dict[str, bytes]) -> None:
+    """What the first bytes of the members tell about their types."""
+    messages = members.get("messages", b"null")
+    if messages[:1] != b"[" or messages[1:64].lstrip()[:1] == b"]":
+        list_messages(Fields({"messages": msgspec.json.decode(messages)}))
+    for name in _NUMBERS:
+        value = members.get(name)
+        if value is not None and value[:1] not in b"-0123456789n":
+            raise wrong_type(name, "a number", msgspec.json.decode(value))
 
 
 def read_model(fields: Fields, path_model: str) -> str:
@@ -125,8 +151,6 @@ def read_request(body: bytes, path_model: str = "") -> Request:
     fields = decoded(body)
     raw = fields.raw
     model = read_model(fields, path_model)
-    if not fields.has("messages"):
-        raise missing("messages")
     messages = read_messages(fields)
     tools = _read_tools(fields)
     choice = read_choice(fields)

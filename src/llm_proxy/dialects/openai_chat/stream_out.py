@@ -68,6 +68,7 @@ class _Choice:
         "finished",
         "images",
         "index",
+        "lanes",
         "legacy",
         "refused",
     )
@@ -82,12 +83,27 @@ class _Choice:
         self.annotations = 0
         self.refused = False
         self.finished = False
+        # The field of a delta -> the open parts that share it. The first one flows, the others wait for its
+        # end.
+        self.lanes: dict[bytes, list[_Part]] = {}
 
 
 class _Part:
     """A part that is open."""
 
-    __slots__ = ("before", "choice", "citations", "head", "index", "length", "seal", "skeleton", "tail")
+    __slots__ = (
+        "before",
+        "choice",
+        "citations",
+        "ended",
+        "head",
+        "held",
+        "index",
+        "length",
+        "seal",
+        "skeleton",
+        "tail",
+    )
 
     def __init__(self, skeleton: Text | Refusal | Thinking | ToolCall, choice: _Choice) -> None:
         self.skeleton = skeleton
@@ -99,6 +115,8 @@ class _Part:
         self.before = choice.before
         self.citations: list[Citation] = []
         self.seal: Seal | None = None
+        self.held: list[str] | None = None  # its text while it waits
+        self.ended: Text | Refusal | Thinking | None = None  # what it became while it waited
 
 
 class ChatStreamWriter:
@@ -206,18 +224,25 @@ class ChatStreamWriter:
         self._parts[number] = part
         match skeleton:
             case Text():
-                self._around(part, b'{"content":', b"}")
+                self._line_up(part, b'{"content":')
             case Refusal():
                 choice.refused = True
-                self._around(part, b'{"refusal":', b"}")
+                self._line_up(part, b'{"refusal":')
             case Thinking():
-                if self._context.show_thinking:
-                    self._around(part, b'{"reasoning_content":', b"}")
+                self._line_up(part, b'{"reasoning_content":')
             case ToolCall():
                 self._start_call(part, skeleton, out)
         begun = skeleton.arguments if isinstance(skeleton, ToolCall) else skeleton.text
         if begun:
             self._text(part, begun, out)
+
+    def _line_up(self, part: _Part, field: bytes) -> None:
+        if not isinstance(part.skeleton, Thinking) or self._context.show_thinking:
+            self._around(part, field, b"}")
+        lane = part.choice.lanes.setdefault(field, [])
+        if lane:
+            part.held = []
+        lane.append(part)
 
     def _around(self, part: _Part, head: bytes, tail: bytes) -> None:
         part.head = b'%b{"index":%d,"delta":%b' % (self._open, part.choice.index, head)
@@ -254,10 +279,37 @@ class ChatStreamWriter:
     def _text(self, part: _Part, text: str, out: list[bytes]) -> None:
         part.length += len(text)
         self._characters += len(text)
-        if part.head:
+        if part.held is not None:
+            part.held.append(text)
+        elif part.head:
             out.append(part.head + encode(text) + part.tail)
 
     def _end_part(self, part: _Part, whole: Text | Refusal | Thinking | ToolCall, out: list[bytes]) -> None:
+        if isinstance(whole, ToolCall):
+            self._close_part(part, whole, out)
+        elif part.held is not None:
+            part.ended = whole
+        else:
+            self._close_part(part, whole, out)
+            lane = next(lane for lane in part.choice.lanes.values() if part in lane)
+            lane.remove(part)
+            self._advance(lane, out)
+
+    def _advance(self, lane: list[_Part], out: list[bytes]) -> None:
+        """The next part of a lane flows; what came for it meanwhile goes out."""
+        while lane and lane[0].held is not None:
+            part = lane[0]
+            text = "".join(part.held or ())
+            part.held = None
+            part.before = part.choice.before
+            if text and part.head:
+                out.append(part.head + encode(text) + part.tail)
+            if part.ended is None:
+                return
+            self._close_part(part, part.ended, out)
+            lane.pop(0)
+
+    def _close_part(self, part: _Part, whole: Text | Refusal | Thinking | ToolCall, out: list[bytes]) -> None:
         choice = part.choice
         match whole:
             case Text():

@@ -43,8 +43,8 @@ _INCOMPLETE: Final[dict[str, StopKind]] = {"max_output_tokens": "length", "conte
 
 
 class _Open:
-    """A part that was started. `label` is the piece of reasoning, or the content index, that is being
-    written.
+    """A part that was started. `label`: the piece of reasoning that is being written, or the part whose
+    place this one took.
     """
 
     __slots__ = ("body", "closed", "label", "number")
@@ -247,7 +247,7 @@ class ItemDecoder:
         """What the complete text has beyond the deltas. A text that contradicts them is ignored: they were
         sent on already.
         """
-        if part is None or part.closed or not full:
+        if part is None or part.closed or not full or isinstance(part.label, _Open):
             return
         seen = "".join(part.body.texts)
         if len(full) > len(seen) and full.startswith(seen):
@@ -271,23 +271,21 @@ class ItemDecoder:
         self._say(part, words)
 
     def _content(self, event: dict[str, Any], kind: type[Text] | type[Refusal]) -> _Open:
-        """The open content part that `event` is about; it is opened, and the one before it closed, when it
-        is new.
-        """
+        """The open content part that `event` is about, opened when it is new. Several may be open at once."""
         state = self._item(event, {})
         state.kind = state.kind or "message"
         place = whole_number(event.get("content_index")) or 0
         part = state.places.get(place)
         if part is not None and not part.closed and isinstance(part.body.skeleton, kind):
             return part
-        for earlier in state.contents:
-            self._close(earlier)
         item_id = state.id or text(event.get("item_id"))
         skeleton: Growing = Text("", item_id=item_id, phase=state.phase) if kind is Text else Refusal("")
-        part = self._open(skeleton)
-        state.contents.append(part)
-        state.places[place] = part
-        return part
+        fresh = self._open(skeleton)
+        # Text behind the end of its part: the complete text must not be taken for a continuation of it.
+        fresh.label = part
+        state.contents.append(fresh)
+        state.places[place] = fresh
+        return fresh
 
     def text_done(self, event: dict[str, Any]) -> None:
         if full := text(event.get("text")):
@@ -350,6 +348,7 @@ class ItemDecoder:
             if streamed is not None:
                 if not streamed.closed:
                     self._finish_content(streamed, raw)
+                    self._close(streamed)
             elif raw.get("type") == "refusal":
                 self._whole_content(state, Refusal(""), raw, text(raw.get("refusal")))
             elif raw.get("type") in ("output_text", "text"):
@@ -361,12 +360,11 @@ class ItemDecoder:
     def _whole_content(self, state: _Item, skeleton: Growing, raw: dict[str, Any], words: str) -> None:
         if state.contents and not words:
             return
-        for earlier in state.contents:
-            self._close(earlier)
         part = self._open(skeleton)
         state.contents.append(part)
         self._say(part, words)
         self._finish_content(part, raw)
+        self._close(part)
 
     def _logprobs(self, raw: Any, streamed: bool = True) -> None:
         tokens = tuple(entry for entry in sequence(raw) if isinstance(entry, dict))
