@@ -7,6 +7,7 @@ one configuration that most of these tests share.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from tests.faults.stage import deltas, ending, whole
-from tests.server.process import Answer, Proxy
+from tests.server.process import Answer, Proxy, running
 from tests.support import sdk
-from tests.support.proxy import BACKEND_OF, KEY, backends_at, running_proxy
+from tests.support.proxy import BACKEND_OF, backends_at
 from tests.support.semantic import Semantic
 from tests.support.shared import Protocol
 from tests.support.upstream import Received, Reply, Script, Upstream
@@ -336,9 +337,18 @@ def started(
     environment: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
 ) -> Iterator[Proxy]:
-    """A proxy of its own, for tests of a set-up."""
-    with running_proxy(flags, config, environment, data_dir) as run:
-        yield Proxy(run.process, run.output, KEY)
+    """A proxy of its own, for tests of a set-up; the client key is the tests' unless `environment` says otherwise."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if config is not None:
+            file = folder / "config.json"
+            file.write_text(json.dumps(config))
+            flags = (*flags, "--config", str(file))
+        if data_dir is not None:
+            flags = (*flags, "--data-dir", str(data_dir))
+        with running(folder, *flags, env=environment) as proxy:
+            yield proxy
+            proxy.stop()
 
 
 def keys(*letters: str) -> dict[str, str]:

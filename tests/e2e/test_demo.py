@@ -44,7 +44,8 @@ def test_any_model_unknown_elsewhere_echoes(demo: Proxy, client: Protocol, strea
     meant = meaning(demo, client, model, stream)
     assert meant.text == "Echo: hi"
     assert meant.stop == "stop"
-    assert meant.usage is not None and (meant.usage.input or 0) > 0
+    if (client, stream) != ("openai-chat", True):  # a Chat stream tells its usage only when asked
+        assert meant.usage is not None and (meant.usage.input or 0) > 0
 
 
 @both
@@ -180,7 +181,9 @@ def test_a_limit_ends_after_its_cooldown_and_other_models_go_on(demo: Proxy, cli
 def test_a_stream_that_breaks_ends_with_an_error(demo: Proxy, client: Protocol, model: str) -> None:
     meant = meaning(demo, client, f"demo:{model}", True)
     assert meant.stop == "error"
-    assert meant.text and "never arrive" not in meant.text
+    assert "never arrive" not in meant.text
+    if (client, model) != ("openai-chat", "malformed"):  # there the SDK itself meets the broken frame and keeps nothing
+        assert meant.text.startswith("Echo:")
 
 
 @both

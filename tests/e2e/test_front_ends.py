@@ -18,7 +18,7 @@ from tests.faults.stage import deltas, ending, whole
 from tests.support import grammar
 from tests.support.semantic import ToolCall
 from tests.support.shared import Protocol
-from tests.support.upstream import Close, Received, Reply, Reset, Send
+from tests.support.upstream import Close, Hang, Received, Reply, Reset, Send
 
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 each_client = pytest.mark.parametrize("client", PROTOCOLS)
@@ -100,8 +100,6 @@ def test_an_unknown_field_is_left_out_elsewhere(scene: Scene, back: Protocol) ->
 @each_back
 def test_no_messages_at_all_are_refused(scene: Scene, back: Protocol) -> None:
     answer = scene.ask("openai-chat", target(back), messages=[])
-    if back == "openai-chat" and answer.status == 200:
-        pytest.fail("empty messages went to the provider")
     assert answer.status == 400
     assert "messages" in error_of("openai-chat", answer)["message"]
     assert scene.upstream.requests == []
@@ -119,7 +117,7 @@ def test_content_null_beside_tool_calls_is_valid(scene: Scene, back: Protocol) -
     assert answer.status == 200, answer.body
 
 
-@pytest.mark.parametrize("back", PROTOCOLS[1:])
+@each_back
 @pytest.mark.parametrize("field", ["temperature", "max_tokens", "top_p", "n"])
 def test_a_number_written_as_text_is_refused_naming_the_field(scene: Scene, back: Protocol, field: str) -> None:
     answer = scene.ask("openai-chat", target(back), **{field: "1"})
@@ -274,8 +272,6 @@ def test_stop_sequences_are_enforced_for_a_provider_that_has_none(
     def script(request: Received) -> Reply:
         if not wants_stream(request):
             return Reply.json(whole("openai-responses", "w0 w1 w2 "))
-        from tests.support.upstream import Hang
-
         return Reply.sse(*deltas("openai-responses"), Hang())
 
     scene.play(script)
@@ -583,7 +579,7 @@ WRONG = {
     "openai-chat": ("messages", {"messages": "x"}),
     "openai-responses": ("input", {"input": 5}),
     "anthropic-messages": ("messages", {"messages": "x"}),
-    "gemini": ("contents", {"contents": "x"}),
+    "gemini": ("contents", {"contents": 5}),
 }
 
 
@@ -591,8 +587,8 @@ WRONG = {
 def test_a_member_of_a_wrong_type_is_named(scene: Scene, client: Protocol, back: Protocol) -> None:
     name, more = WRONG[client]
     answer = scene.ask(client, target(back), **more)
-    if client == back:
-        # Nobody decodes the body on a route of one protocol; the provider judges it.
+    if client == back and client in ("openai-responses", "gemini"):
+        # On a route of one protocol the body goes on undecoded; here the provider judges it.
         return
     assert answer.status == 400, answer.body
     assert name in error_of(client, answer)["message"]
@@ -657,8 +653,7 @@ def test_the_proxys_own_key_refused_is_not_the_clients_fault(scene: Scene, clien
 
 
 @each_client
-def test_a_tool_result_without_its_call_is_422_or_emulated(scene: Scene, client: Protocol) -> None:
-    """A well-formed body with an impossible combination: the tool that must be called is not declared."""
+def test_a_choice_of_an_undeclared_tool_is_422_naming_it(scene: Scene, client: Protocol) -> None:
     more: dict[str, Any] = {
         "openai-chat": {"tool_choice": {"type": "function", "function": {"name": "nobody"}}},
         "openai-responses": {"tool_choice": {"type": "function", "name": "nobody"}},

@@ -17,8 +17,7 @@ from google import genai
 from google.genai import types
 
 from tests.e2e.asking import Scene, say, started
-from tests.server.process import Proxy
-from tests.support.proxy import KEY
+from tests.server.process import KEY, Proxy
 from tests.support.upstream import Received, Reply, Upstream, upstream_in_thread
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -174,11 +173,11 @@ def test_claude_code_with_an_auth_token_can_count_and_ask(demo: Proxy) -> None:
     """ANTHROPIC_BASE_URL and ANTHROPIC_AUTH_TOKEN are all that Claude Code is given."""
     with anthropic.Anthropic(base_url=base(demo) + "/anthropic", auth_token=demo.key, api_key=None, max_retries=0) as client:
         counted = client.beta.messages.count_tokens(
-            model="claude-sonnet-4-5", messages=[{"role": "user", "content": "hi"}], betas=["token-counting-2024-11-01"]
+            model="claude-sonnet-5", messages=[{"role": "user", "content": "hi"}], betas=["token-counting-2024-11-01"]
         )
         assert counted.input_tokens > 0
         answer = client.beta.messages.create(
-            model="claude-sonnet-4-5", max_tokens=10, messages=[{"role": "user", "content": "hi"}], betas=["claude-code-20250219"]
+            model="claude-sonnet-5", max_tokens=10, messages=[{"role": "user", "content": "hi"}], betas=["claude-code-20250219"]
         )
         assert answer.content
 

@@ -67,7 +67,7 @@ class Proxy:
         key: str | None = "",
         address: tuple[str, int] | None = None,
     ) -> Answer:
-        """One request on its own connection. `key`: "" the right one as a bearer token, None no key at all."""
+        """One request on its own connection. `key`: "" the right one as a bearer token, None none."""
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -221,7 +221,12 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs to the end, for starts that must fail and commands that print."""
     return subprocess.run(
-        command(*flags), cwd=folder, env=environment(folder, extra), capture_output=True, timeout=30, check=False
+        command(*flags),
+        cwd=folder,
+        env=environment(folder, extra),
+        capture_output=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -229,7 +234,7 @@ def run(
 def running(
     folder: Path, *flags: str, env: Mapping[str, str] | None = None, keyed: bool = True
 ) -> Iterator[Proxy]:
-    """A proxy on free ports with its own folder, ended with the block. `keyed`: the tests' key is configured."""
+    """A proxy on free ports with its own folder, ended with the block. `keyed`: with the tests' key."""
     extra = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY} if keyed else {}
     if "--port" not in flags:
         flags = ("--port", str(free_pair()), *flags)

@@ -116,7 +116,9 @@ def test_without_a_key_one_is_made_at_each_start_and_never_logged(tmp_path: Path
 
 
 def test_several_keys_all_work_and_the_token_has_its_own_header(tmp_path: Path) -> None:
-    with running(tmp_path, env={"API_KEYS": "first-key-1,second-key-2", "AUTH_TOKEN": TOKEN}, keyed=False) as proxy:
+    with running(
+        tmp_path, env={"API_KEYS": "first-key-1,second-key-2", "AUTH_TOKEN": TOKEN}, keyed=False
+    ) as proxy:
         made = proxy.post("/v1/responses", RESPONSES, key="first-key-1")
         assert made.status == 200
         path = f"/v1/responses/{made.json['id']}"
@@ -142,7 +144,7 @@ def test_without_authentication_only_this_machine_is_served(tmp_path: Path) -> N
 
 
 def _other_addresses() -> Sequence[str]:
-    """This machine's addresses that are reachable from others, and one of the loopback net that is not bound."""
+    """An address of this machine that others can reach, and one of the loopback net that is not bound."""
     found = {"127.0.0.2"}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -157,7 +159,7 @@ def _other_addresses() -> Sequence[str]:
 
 
 def test_secrets_are_compared_in_constant_time_only() -> None:
-    """No `==` or `!=` on a revealed secret or its digest anywhere in the product; the key check uses compare_digest."""
+    """Nowhere `==` on a revealed secret or its digest; the key check uses compare_digest."""
     source = Path(access.__file__).parents[1]
     offending = [
         f"{path.relative_to(source)}:{node.lineno}"
@@ -241,7 +243,9 @@ def test_browser_protection(
     if status == 200:
         cors = dict(guard.check(incoming))
         allowed = set_up is APP and "origin" in headers
-        assert cors.get(b"access-control-allow-origin", b"") == (headers["origin"].encode() if allowed else b"")
+        assert cors.get(b"access-control-allow-origin", b"") == (
+            headers["origin"].encode() if allowed else b""
+        )
     else:
         with pytest.raises(FaultError) as refused:
             guard.check(incoming)
@@ -295,7 +299,10 @@ def test_an_allowed_origin_gets_cors_headers_on_every_answer(guarded: Proxy) -> 
 
 
 def test_preflights_are_answered_for_allowed_origins_only(guarded: Proxy) -> None:
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-api-key"}
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,x-api-key",
+    }
     answer = guarded.request(
         "OPTIONS", "/v1/chat/completions", None, {**asked, "Origin": "https://app.example"}, key=None
     )
@@ -304,7 +311,9 @@ def test_preflights_are_answered_for_allowed_origins_only(guarded: Proxy) -> Non
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert answer.headers["access-control-allow-headers"] == "authorization,x-api-key"
     for origin in ("https://evil.test", ""):
-        refused = guarded.request("OPTIONS", "/v1/chat/completions", None, {**asked, "Origin": origin}, key=None)
+        refused = guarded.request(
+            "OPTIONS", "/v1/chat/completions", None, {**asked, "Origin": origin}, key=None
+        )
         assert refused.status == 403
         assert "access-control-allow-origin" not in refused.headers
 

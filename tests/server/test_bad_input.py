@@ -1,9 +1,10 @@
-"""What is not a valid request is a clear 4xx in the client's protocol, never a 5xx and never a hang (FE-11, FE-12, I-04)."""
+"""What is no valid request is a clear 4xx in the client's protocol, never a 5xx or a hang (FE-11, FE-12)."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 import zlib
 from collections.abc import Callable
@@ -96,7 +97,11 @@ WRONG_TYPES: list[tuple[str, dict[str, Any], str]] = [
     ("openai-responses", {"max_output_tokens": "10"}, "max_output_tokens"),
     ("anthropic-messages", {"messages": "x"}, "messages"),
     ("anthropic-messages", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    ("anthropic-messages", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0]"),
+    (
+        "anthropic-messages",
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content[0]",
+    ),
     ("anthropic-messages", {"max_tokens": "10"}, "max_tokens"),
     ("anthropic-messages", {"max_tokens": None}, "max_tokens"),
     ("anthropic-messages", {"system": 5}, "system"),
@@ -258,14 +263,18 @@ def test_a_body_that_opens_beyond_the_limit_is_413(proxy: Proxy, encoding: str) 
 
 
 @surfaces
-@pytest.mark.parametrize("kind", ["text/plain", "text/plain; charset=utf-8", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "text/plain; charset=utf-8", "application/x-www-form-urlencoded"]
+)
 def test_a_body_that_is_not_called_json_is_415(proxy: Proxy, surface: str, kind: str) -> None:
     status, detail = _send(proxy, surface, SURFACES[surface][1], {"Content-Type": kind})
     assert (status, detail["code"]) == (415, "unsupported_media_type")
 
 
 @surfaces
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", ""])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", ""]
+)
 def test_json_or_no_content_type_is_accepted(proxy: Proxy, surface: str, kind: str) -> None:
     assert _send(proxy, surface, SURFACES[surface][1], {"Content-Type": kind})[0] == 200
 
@@ -291,7 +300,10 @@ def test_a_session_id_of_another_form_is_replaced_by_its_hash(proxy: Proxy, name
 
 
 def test_a_session_id_comes_back(proxy: Proxy) -> None:
-    assert proxy.post("/v1/chat/completions", CHAT, {"x-session-id": "mine.1"}).headers["x-session-id"] == "mine.1"
+    assert (
+        proxy.post("/v1/chat/completions", CHAT, {"x-session-id": "mine.1"}).headers["x-session-id"]
+        == "mine.1"
+    )
 
 
 # The whole process
@@ -307,4 +319,6 @@ def test_none_of_it_leaves_a_traceback_in_the_log(tmp_path: Path) -> None:
         assert proxy.get("/health").status == 200
         assert proxy.stop() == 0
         assert "Traceback" not in proxy.log
-        assert " 5" not in {line.rpartition(" ")[0][-4:] for line in proxy.log.splitlines() if "-> " in line}
+        statuses = [int(found) for found in re.findall(r" -> \S+ (\d{3}) ", proxy.log)]
+        assert len(statuses) > 200
+        assert max(statuses) < 500

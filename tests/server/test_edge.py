@@ -1,4 +1,4 @@
-"""The HTTP/1.1 edge on real sockets: one reading of each byte sequence, or none (reliability I-01 to I-03, I-06)."""
+"""The HTTP/1.1 edge on real sockets: one reading of each byte sequence, or none (I-01 to I-03, I-06)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Tiny:
                 wait.cancel()
         text = json.dumps([scope["method"], path, len(body)]).encode()
         length = [(b"content-length", str(len(text)).encode())]
-        await send({"type": "http.response.start", "status": 413 if path == "/early" else 200, "headers": length})
+        await send(
+            {"type": "http.response.start", "status": 413 if path == "/early" else 200, "headers": length}
+        )
         await send({"type": "http.response.body", "body": text})
 
 
@@ -108,8 +110,10 @@ def _statuses(answers: bytes) -> list[int]:
 
 POST = b"POST /x HTTP/1.1\r\n" + HOST
 AMBIGUOUS = {
-    "length and transfer encoding": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "transfer encoding and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "length and transfer encoding": POST
+    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "transfer encoding and length": POST
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "the same length twice": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "a list of lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
@@ -165,7 +169,9 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_what_two_parsers_could_read_differently_is_answered_400_and_closed(server: Server, data: bytes) -> None:
+async def test_what_two_parsers_could_read_differently_is_answered_400_and_closed(
+    server: Server, data: bytes
+) -> None:
     answer = await server.send(data + b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n")
     assert _statuses(answer) == [400]
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -229,7 +235,9 @@ async def test_heads_at_the_limits_are_served(server: Server) -> None:
     assert _statuses(await server.send(long)) == [200]
 
 
-@pytest.mark.parametrize("start", [b"/", b"//v1", b"///v1//models/", b"/a;b=c", b"/v1/%2e%2e/x", b'/"{}|\\^`'])
+@pytest.mark.parametrize(
+    "start", [b"/", b"//v1", b"///v1//models/", b"/a;b=c", b"/v1/%2e%2e/x", b'/"{}|\\^`']
+)
 async def test_odd_paths_reach_the_application(server: Server, start: bytes) -> None:
     answer = await server.send(b"GET " + start + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
     assert _statuses(answer) == [200]
@@ -290,7 +298,9 @@ async def test_100_continue_is_sent_when_the_body_is_wanted(server: Server) -> N
     assert (await reader.readuntil(b"]")).endswith(b'["POST", "/x", 5]')
 
 
-async def test_a_body_left_out_after_a_refused_100_continue_is_not_taken_from_the_next_request(server: Server) -> None:
+async def test_a_body_left_out_after_a_refused_100_continue_is_not_taken_from_the_next_request(
+    server: Server,
+) -> None:
     data = b"POST /early HTTP/1.1\r\n" + HOST + b"Content-Length: 60\r\nExpect: 100-continue\r\n\r\n"
     answer = await server.send(data)
     assert _statuses(answer) == [413]
@@ -304,7 +314,9 @@ async def test_an_offer_of_another_protocol_is_ignored_with_body_and_all(server:
     assert b'["POST", "/x", 5]' in answer
 
 
-async def test_a_head_that_does_not_end_is_cut_off_in_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_does_not_end_is_cut_off_in_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(edge, "HEAD_SECONDS", 0.05)
     answer = await server.send(b"GET / HTTP/1.1\r\nHost: 127.")
     assert _statuses(answer) == [408]

@@ -1,4 +1,4 @@
-"""What a newcomer, a browser and a supervisor read: start lines, root, documentation, health (GEN-02, FE-14, OPS-16)."""
+"""What a newcomer, a browser and a supervisor read: start lines, root, docs, health (GEN-02, FE-14)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ PORT_POSTS = [
     for end in ("", "/count_tokens")
 ]
 PORT_GETS = [
-    f"{prefix}/{end}" for prefix in ("/v1", "", "/anthropic/v1", "/anthropic") for end in ("models", "health", "info")
+    f"{prefix}/{end}"
+    for prefix in ("/v1", "", "/anthropic/v1", "/anthropic")
+    for end in ("models", "health", "info")
 ]
 
 

@@ -131,7 +131,9 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "shape", "allow"), METHODS, ids=[f"{m} {p}" for m, p, _, _ in METHODS])
+@pytest.mark.parametrize(
+    ("method", "path", "shape", "allow"), METHODS, ids=[f"{m} {p}" for m, p, _, _ in METHODS]
+)
 def test_a_wrong_method_is_405_and_names_the_right_ones(
     proxy: Proxy, method: str, path: str, shape: str, allow: str
 ) -> None:

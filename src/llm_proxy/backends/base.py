@@ -114,6 +114,10 @@ class Backend(Protocol):
         makes sense.
         """
 
+    @property
+    def list_failed(self) -> bool:
+        """Did the provider refuse its list when it was read last; what `models` gives is the fallback then."""
+
     def supports(self, action: Action) -> bool: ...
 
     async def open(self, call: Call) -> Response:

@@ -28,6 +28,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     none models        the built-in list, when neither configuration nor provider gives one quirks
     members of `Capabilities` that differ for all its models headers       sent with each call unless
     configuration or identity sets them side_calls    are embeddings and legacy completions forwarded (FE-09)
+    ceiling       greatest output limit that the provider takes; a larger one is lowered, 0 = none known
     """
 
     type: str
@@ -42,6 +43,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     responses: bool = False
     side_calls: bool = False
+    ceiling: int = 0
 
 
 _GLM = ("glm-4.5", "glm-4.5-air", "glm-4.5-flash", "glm-4.6", "glm-4.7", "glm-5", "glm-5.1")
@@ -118,6 +120,7 @@ ROWS: Final[tuple[Row, ...]] = (
         borrowed_env=("ZAI_API_KEY",),
         models=_GLM,
         quirks={"max_output": 200_000},
+        ceiling=200_000,
     ),
     Row(
         type="openai-responses",

@@ -90,6 +90,10 @@ class DemoBackend:
     def learn(self, model: str, dialect: str, fault: Fault) -> bool:
         return False
 
+    @property
+    def list_failed(self) -> bool:
+        return False
+
     def supports(self, action: Action) -> bool:
         return action != "count"
 

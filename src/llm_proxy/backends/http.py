@@ -22,6 +22,7 @@ from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.dialects.base import ModelInfo
 from llm_proxy.dialects.capabilities import Capabilities, lookup
 from llm_proxy.wire.faults import UrlFault
+from llm_proxy.wire.json import replace_member, split_object
 from llm_proxy.wire.secrets import Secret
 from llm_proxy.wire.urls import BaseUrl, Origin, address_class, parse_base_url
 
@@ -124,6 +125,10 @@ class HttpBackend:
                 return "openai-responses"
         return self.row.dialect
 
+    @property
+    def list_failed(self) -> bool:
+        return self._catalogue.failed
+
     def supports(self, action: Action) -> bool:
         match action:
             case "generate":
@@ -196,12 +201,13 @@ class HttpBackend:
     async def open(self, call: Call) -> Response:
         headers = self._call_headers(call)
         credential = self.credential_for(call.key)
+        body = _capped(call.body, self.row.ceiling) if self.row.ceiling else call.body
         if call.redirect is not None:
             return await self._open_redirected(call, call.redirect, headers, credential)
         return await self._transport.post(
             Endpoint(self._base.origin, self._target(self._base.path, call)),
             headers,
-            call.body,
+            body,
             credentials=(credential, *self._fixed) if credential is not None else self._fixed,
             connect_timeout=self.settings.connect_timeout,
             silence_timeout=self.settings.timeout,
@@ -306,6 +312,16 @@ class HttpBackend:
             return dialects.get(self.row.dialect).read_models(await response.read(_LONGEST_LIST))
         finally:
             response.close()
+
+
+def _capped(body: bytes, ceiling: int) -> bytes:
+    """The body with its output limit lowered to what the provider takes at most; untouched if it is not above."""
+    members = split_object(body)
+    for name in ("max_tokens", "max_completion_tokens"):
+        limit = members.get(name, b"")
+        if limit.isdigit() and int(limit) > ceiling:
+            body = replace_member(body, name, str(ceiling).encode())
+    return body
 
 
 def _api_root(base: BaseUrl, dialect: str) -> BaseUrl:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,22 @@ def serve(arguments: Sequence[str]) -> int:
         for line in error.errors[:20]:
             print(line, file=sys.stderr)
         return 2
-    _set_up_logging(settings)
+    from llm_proxy.cli import log
+    from llm_proxy.config.groups import LoggingOptions
+
+    options = settings.get(LoggingOptions)
+    try:
+        listener = log.set_up(options.level, options.format, options.file)
+    except OSError as error:
+        print(f"llm-proxy: the log file {options.file} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        return _start(settings)
+    finally:
+        log.finish(listener)
+
+
+def _start(settings: Settings) -> int:
     from llm_proxy.boot import House, raise_descriptor_limit
     from llm_proxy.server.lifecycle import PortInUse
 
@@ -62,19 +76,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _set_up_logging(settings: Settings) -> None:
-    from llm_proxy.config.groups import LoggingOptions
-
-    options = settings.get(LoggingOptions)
-    handler: logging.Handler = (
-        logging.FileHandler(options.file, encoding="utf-8") if options.file else logging.StreamHandler(sys.stderr)
-    )
-    handler.setFormatter(logging.Formatter(options.format))
-    logging.basicConfig(level=options.level.upper(), handlers=[handler], force=True)
-    for noisy in ("uvicorn", "asyncio", "aiohttp"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _announce(house: House) -> None:

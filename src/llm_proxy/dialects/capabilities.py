@@ -94,7 +94,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 Row = tuple[str, dict[str, object]]
 
 OPENAI_REASONING: dict[str, object] = {"sampling": "none", "sampling_when_off": True, "reasons_by_default": True}
-_CHAT_COMMON: dict[str, object] = {"media_in_results": False, "allowed_tools": True}
+# Chat has many servers: what only OpenAI itself knows is not assumed of a model that no row knows.
+_CHAT_COMMON: dict[str, object] = {
+    "media_in_results": False, "allowed_tools": False, "custom_tools": False, "developer_role": False,
+    "namespaces": False, "server_tools": False,
+}  # fmt: skip
 
 # (prefix of the model's name, what differs); the longest matching prefix wins; `provider` rows come before (see `lookup`).
 OPENAI_ROWS: tuple[Row, ...] = (
@@ -202,8 +206,14 @@ COMPATIBLE_ROWS: tuple[Row, ...] = (
     ("llama", {**_COMPATIBLE, "thinking": "none"}),
 )  # fmt: skip
 
+# Free-text tools came to Chat with GPT-5.
+_CHAT_ROWS: tuple[Row, ...] = tuple(
+    (prefix, {"allowed_tools": True, "developer_role": True, "custom_tools": prefix.startswith("gpt-5"), **row})
+    for prefix, row in OPENAI_ROWS
+)
+
 _BASES: dict[str, tuple[dict[str, object], tuple[Row, ...]]] = {
-    "openai-chat": (_CHAT_COMMON | {"namespaces": False, "server_tools": False}, OPENAI_ROWS + COMPATIBLE_ROWS),
+    "openai-chat": (_CHAT_COMMON, _CHAT_ROWS + COMPATIBLE_ROWS),
     "openai-responses": (
         {
             "max_stop": 0, "min_output": 16, "multiple_choices": False, "audio": False, "penalties": False,

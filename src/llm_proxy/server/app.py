@@ -138,6 +138,7 @@ async def send_fault(
     extra: Headers | None = None,
 ) -> None:
     """The error answer of a protocol, with its headers. What an upstream said verbatim in this very protocol is passed on as it was."""
+    fault = gateway.shown(fault)
     status = client_status(surface, fault)
     headers: Headers = [JSON_TYPE, *(extra or [(b"x-request-id", request_id.encode())])]
     if surface == "anthropic-messages":
@@ -172,7 +173,7 @@ def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
     """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
     if fault.origin != surface or fault.raw.lstrip()[:1] not in b"{[" or fault.kind in ("upstream_auth", "closed"):
         return b""
-    if not fault.raw.strip():
+    if not wire_json.is_valid(fault.raw):
         return b""
     text = fault.raw.decode("utf-8", "replace")
     return fault.raw if scrub(text, gateway.secrets) == text else b""

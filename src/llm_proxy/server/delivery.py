@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llm_proxy.conversation.answer import Answer
-from llm_proxy.conversation.events import Event, is_content
+from llm_proxy.conversation.events import Event, Failed, is_content
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import Glancer, ReplyContext, StreamWriter
@@ -268,6 +268,8 @@ class Delivery:
             commit = any(map(is_content, events))
             if failed is not None and not (self.sent or (commit and writer is not None)):
                 raise FaultError(failed.fault)
+            if failed is not None:
+                events = [*events[:-1], Failed(exchange.gateway.shown(failed.fault))]
             if writer is not None and events:
                 await self._send(writer.write(events), commit=commit)
             if failed is not None:
@@ -334,9 +336,8 @@ class Delivery:
         """Ends a stream that had begun with the protocol's in-stream error; never a silent stop."""
         if self._out.ended:
             return
+        fault = self._exchange.gateway.shown(fault)
         if self._writer is not None:
-            from llm_proxy.conversation.events import Failed
-
             await self._out.end(self._writer.write([Failed(fault)]))
         elif self._array:
             frames = self._client.write_error(fault, self._exchange.id)

@@ -18,7 +18,7 @@ from llm_proxy import dialects
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.conversation.request import Request
+from llm_proxy.conversation.request import Request, ServerTool
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
 from llm_proxy.dialects.names import derived_call_id
@@ -111,6 +111,7 @@ class Exchange:
         if self._request is None:
             route = self.route
             self._request = self._as_read = self.client.read_request(self.body, route.name, route.stream)
+            _check_choice(self._request)
         return self._request
 
     @request.setter
@@ -170,7 +171,7 @@ class Exchange:
         if not self.outgoing.started:
             raise FaultError(fault) from None
         if not self.outgoing.ended:
-            await self.outgoing.end(self.client.glancer().failure_frames(fault))
+            await self.outgoing.end(self.client.glancer().failure_frames(self.gateway.shown(fault)))
 
     async def _watch(self) -> None:
         """Cancels the exchange as soon as the client is gone."""
@@ -412,6 +413,18 @@ class Exchange:
 
     def fresh_id(self, prefix: str) -> str:
         return new_id(prefix)
+
+
+def _check_choice(request: Request) -> None:
+    """A choice of a tool that is not declared is an impossible combination (FE-11). Tools of a provider have names of their own."""
+    choice = request.tool_choice
+    if choice is None or any(isinstance(tool, ServerTool) or tool.namespace for tool in request.tools):
+        return
+    declared = {tool.name for tool in request.tools if not isinstance(tool, ServerTool)}
+    missing = next((name for name in choice.names if name not in declared), None)
+    if missing is not None:
+        message = f"tool_choice: no tool named {missing[:100]!r} is declared"
+        raise FaultError(Fault(kind="validation", message=message, param="tool_choice", side="client"))
 
 
 _DIALECT_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features import Feature
 from llm_proxy.routing.plan import Plan, plan_target
 from llm_proxy.routing.targets import check_name, parse
 from llm_proxy.store.protocols import ValueStore
-from llm_proxy.wire.secrets import Secret
+from llm_proxy.wire.secrets import Secret, scrub
 
 if TYPE_CHECKING:
     from llm_proxy.backends.registry import Backends
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from llm_proxy.server.access import Access, BrowserGuard
     from llm_proxy.server.exchange import Exchange
     from llm_proxy.store.usage import MemoryUsage
+
+
+_MOST_UPSTREAM_TEXT = 500  # characters; FE-11
 
 
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +93,13 @@ class Gateway:
         target = parse(name, self.backends)
         backend = self.backends.get(target.backend) if target.backend else None
         return plan_target(backend or self.backends.default, target.model, self.keyring, session=session)
+
+    def shown(self, fault: Fault) -> Fault:
+        """The fault as clients may see it: what an upstream said holds no secret and at most 500 characters."""
+        if fault.side != "upstream":
+            return fault
+        message = scrub(fault.message, self.secrets)[:_MOST_UPSTREAM_TEXT]
+        return fault if message == fault.message else msgspec.structs.replace(fault, message=message)
 
     def _with(self, hook: str) -> tuple[Feature, ...]:
         """The rooms that override `hook`: the others cost nothing."""

@@ -42,7 +42,8 @@ class PortInUse(Exception):
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises PortInUse, OSError for an address that is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
+    # asyncio sets TCP_NODELAY only when the protocol is named.
+    server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Accepted sockets inherit it: a reader that stops costs no more kernel memory than this.
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import Request
+from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import ModelInfo, Target
 from llm_proxy.dialects.openai_responses import state
 from llm_proxy.routing.attempt import Trail
@@ -25,6 +26,8 @@ from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, read_members
 from llm_proxy.server.paths import Route
 from llm_proxy.server.sessions import session_of
+from llm_proxy.server.translation import FrameSource
+from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
 
 _LOG = logging.getLogger(__name__)
@@ -177,7 +180,11 @@ async def _catalogue(gateway: Gateway, only: str) -> tuple[list[ModelInfo], list
         raise FaultError(Fault(kind="not_found", message=f"no usable back end is called {only[:100]}", side="client"))
     tasks = [asyncio.create_task(_listed(gateway, backend)) for backend in backends]
     done, slow = await asyncio.wait(tasks, timeout=_LIST_LIMIT)
-    missing = [backend.id for backend, task in zip(backends, tasks, strict=True) if task in slow or task.result() is None]
+    missing = [
+        backend.id
+        for backend, task in zip(backends, tasks, strict=True)
+        if task in slow or task.result() is None or backend.list_failed
+    ]
     found = [info for task in done for info in task.result() or ()]
     return sorted(found, key=lambda info: (info.id.partition(":")[0], info.id)), missing
 
@@ -216,7 +223,28 @@ async def _passed(
     if not isinstance(name, str):
         raise bad_request("model: expected a string", "model")
     stream = members.get("stream") is True and action == "completions"
-    trail = Trail(gateway.plan(name, session_of(incoming, key).id), gateway.keyring)
+    session = session_of(incoming, key)
+    trail = Trail(gateway.plan(name, session.id), gateway.keyring)
+    began = time.time()
+
+    def record(attempt: Attempt, status: int, usage: Usage | None) -> None:
+        """FE-09: a side call stands on the usage page like any other."""
+        if gateway.usage is None:
+            return
+        usage = usage or Usage()
+        gateway.usage.add(
+            UsageRow(
+                id=next((value.decode() for name, value in headers if name == b"x-request-id"), ""),
+                time=began, surface=action, backend=attempt.backend.id, model=f"{attempt.backend.id}:{attempt.model}",
+                requested_model=name, prompt=usage.input or 0, completion=usage.output or 0, input=usage.input_uncached,
+                output=usage.output or 0, cache_read=usage.cache_read or 0, cache_write=usage.cache_write or 0, reasoning=0,
+                cost=usage.cost, token_source=usage.source if usage.total else "unknown",
+                duration_ms=(time.time() - began) * 1000, ttft_ms=None, status=status, stream=stream, attempts=trail.calls,
+                session=session.id, key_name=key, username=str(members.get("user") or ""),
+                agent=incoming.header(b"user-agent"),
+            )
+        )  # fmt: skip
+
     while (attempt := trail.next()) is not None:
         if not attempt.backend.supports(action):
             raise bad_request(
@@ -248,30 +276,38 @@ async def _passed(
                     (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
                 ]
                 if stream:
-                    await _stream_on(outgoing, response.chunks(), named)
+                    usage = await _stream_on(outgoing, response.chunks(), named)
                 else:
                     answer = await response.read(gateway.limits.max_answer_bytes)
+                    usage = dialects.get("openai-chat").read_usage(answer)
                     await outgoing.whole(200, [JSON_TYPE, *named], answer)
             finally:
                 response.close()
         except FaultError as error:
+            record(attempt, error.fault.status_code, None)
             if outgoing.started:
                 raise
             trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=isinstance(error, ConnectError))
             continue
         trail.succeeded(attempt)
+        record(attempt, 200, usage)
         return
     raise FaultError(trail.fault())
 
 
-async def _stream_on(outgoing: Outgoing, chunks: Any, headers: Headers) -> None:
+async def _stream_on(outgoing: Outgoing, chunks: AsyncIterator[bytes], headers: Headers) -> Usage | None:
+    """Hands a stream on as it comes; the usage that it told."""
+    glancer, frames, usage = dialects.get("openai-chat").glancer(), FrameSource(), None
     await outgoing.start(
         200,
         [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *headers],
     )
     async for chunk in chunks:
+        if found := frames.feed(chunk):
+            usage = glancer.look(found).usage or usage
         await outgoing.write(chunk)
     await outgoing.end()
+    return usage
 
 
 # Kept responses (FE-03)

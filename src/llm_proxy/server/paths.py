@@ -114,15 +114,17 @@ def resolve(path: str, anthropic_port: bool = False) -> Route | NoRoute:
     return _patterned(plain, anthropic_port) or NoRoute(_surface(plain, anthropic_port), _nearest(plain, table))
 
 
-def _patterned(path: str, anthropic_port: bool) -> Route | None:
-    if match := _GEMINI.match(unquote(path)):
+def _patterned(path: str, anthropic_port: bool) -> Route | NoRoute | None:
+    if (match := _GEMINI.match(unquote(path))) and not anthropic_port:
         method = _GEMINI_METHODS.get(match["method"])
-        if method is not None and not anthropic_port:
+        if method is not None:
             operation, stream = method
             name = match["model"]
             if operation == "generate":
                 return Route("generate", "gemini", _POST, name=name, stream=stream, family="gemini")
             return Route("count", "gemini", _POST, name=name, family="gemini")
+        if near := difflib.get_close_matches(match["method"], _GEMINI_METHODS, n=1):
+            return NoRoute("gemini", (path.rpartition(":")[0] + ":" + near[0],))
     if match := _MODEL.match(path):
         name, prefix = unquote(match["model"]), match["prefix"]
         if anthropic_port or "/anthropic" in prefix:

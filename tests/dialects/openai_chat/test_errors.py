@@ -126,6 +126,11 @@ def test_the_time_to_wait_is_read_from_the_body(body: Any, seconds: float | None
         (b"<!doctype html><title>Login</title>", "upstream"),
         (b"", "upstream"),
         (b"[broken", "upstream"),
+        (b"{", "upstream"),
+        (b"{}", "upstream"),
+        (b"[]", "upstream"),
+        (b"null", "upstream"),
+        (b'{"choices":[{"message":{"content":"cut o', "upstream"),
     ],
 )
 def test_an_error_inside_a_200_is_found_by_a_cheap_look(body: Any, kind: str) -> None:

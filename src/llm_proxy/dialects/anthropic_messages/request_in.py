@@ -100,6 +100,12 @@ def read_head(body: bytes) -> Head:
         raise _wrong("model", "a string", model)
     if stream is not None and not isinstance(stream, bool):
         raise _wrong("stream", "a boolean", stream)
+    # A body that goes on byte for byte is not decoded further, so what every request needs is looked for here (FE-04).
+    if "max_tokens" not in members:
+        raise bad_request("max_tokens: Field required", "max_tokens")
+    messages = members.get("messages", b"null")
+    if not messages.startswith(b"["):
+        raise _wrong("messages", "a list", msgspec.json.decode(messages))
     user = wire.text_in(wire.object_in(metadata).get("user_id"))
     return Head(model=model or "", stream=bool(stream), size=len(body), include_usage=True, user=user)
 

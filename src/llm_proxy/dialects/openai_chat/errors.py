@@ -129,12 +129,15 @@ def error_in_answer(body: bytes) -> Fault | None:
     if start[:1] not in b"{[":
         return _unreadable(200, body)
     answers = b'"choices"' in body or b'"data"' in body
-    if answers and b'"error"' not in body:
+    if answers and b'"error"' not in body and body[-64:].rstrip()[-1:] == b"}":
         return None
     value = _loads(body)
     if value is None:
         return _unreadable(200, body)
-    return fault_in(value)
+    fault = fault_in(value)
+    if fault is None and not (isinstance(value, dict) and ("choices" in value or "data" in value)):
+        return Fault(kind="upstream", message="the provider's answer holds no choices", origin=NAME)
+    return fault
 
 
 def fault_in(value: Any) -> Fault | None:

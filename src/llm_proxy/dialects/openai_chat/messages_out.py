@@ -146,7 +146,7 @@ class MessageWriter:
         return [self._spoken(message, self._system_role(message.role), message.parts)]
 
     def _system_role(self, role: str) -> str:
-        return role if role == "system" or self._can.developer_role else "system"
+        return role if self._own or self._can.developer_role else "system"
 
     # ---- one message
 
@@ -280,7 +280,7 @@ class MessageWriter:
     def _call(self, call: ToolCall) -> dict[str, Any]:
         name = self.tool_name(call.name, call.namespace)
         out: dict[str, Any] = {"id": self._id(call.id), "type": "function"}
-        if call.kind == "custom" and self._can.custom_tools:
+        if call.kind == "custom" and (self._can.custom_tools or self._own):
             out["type"] = "custom"
             out["custom"] = {"name": name, "input": call.arguments}
         elif call.kind == "custom":
