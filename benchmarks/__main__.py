@@ -78,7 +78,8 @@ def main() -> int:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     print(f"{today} · {about}")
     print(
-        "CPU is the kernel's account of the measured process, alone on one core; stub and load generator share another.\n"
+        "CPU is the kernel's account of the measured process, alone on one core; "
+        "stub and load generator share another.\n"
     )
     if wanted:
         sections = [

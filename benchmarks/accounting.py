@@ -1,4 +1,4 @@
-"""What the operating system says about processes: CPU time, memory, cores. Also the line that describes the machine.
+"""What the operating system says about processes: CPU time, memory, cores. Also the line about the machine.
 
 CPU time is the kernel's own account of a process and its children, threads included, to the nanosecond where
 the system has per-process clocks (Linux) and to its clock tick elsewhere.
@@ -26,7 +26,7 @@ def _family(pid: int) -> list[psutil.Process]:
 def _cpu_of(process: psutil.Process) -> float:
     if sys.platform == "linux":
         try:
-            # clock_getcpuclockid(3): the clock of another process is its inverted id, with the bits "scheduler".
+            # clock_getcpuclockid(3): another process's clock is its inverted id and the bits "scheduler".
             return time.clock_gettime((~process.pid << 3) | 2)
         except OSError:
             return 0.0
@@ -59,7 +59,7 @@ def resident(pid: int) -> int:
 
 
 class Cores:
-    """Which core runs what: the measured process alone on one, stub and load generator together on the other."""
+    """Which core runs what: the measured process alone on one, stub and load generator on the other."""
 
     def __init__(self) -> None:
         self._all = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

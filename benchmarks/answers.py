@@ -1,7 +1,7 @@
 """What the stub provider answers, as complete HTTP bytes: one JSON of 2 kB, or a stream of equal text chunks.
 
-The model's name says which: `bench-json`, `bench-burst-N` (N chunks at once), `bench-paced-N` (N chunks, one every 20 ms),
-`bench-idle` (one chunk, then silence).
+The model's name says which: `bench-json`, `bench-burst-N` (N chunks at once), `bench-paced-N` (N chunks, one
+every 20 ms), `bench-idle` (one chunk, then silence).
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def whole(anthropic: bool) -> bytes:
     return _http(_json(value))
 
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    b"cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 STREAM_END = b"0\r\n\r\n"
 
 

@@ -1,4 +1,5 @@
-"""The requests that the load generator sends: a small one and one as a coding agent sends it, both made here from a fixed seed.
+"""The requests that the load generator sends: a small one and one as a coding agent sends it, both made here
+from a fixed seed.
 
 Each body exists for OpenAI Chat and for Anthropic Messages with the same content.
 """
@@ -16,11 +17,11 @@ Shape = Literal["openai-chat", "anthropic-messages"]
 SMALL_BYTES = 2_000
 AGENT_BYTES = 100_000
 
-_WORDS = (
-    "the a of to in is that for it with as on this are be or from not have value file line test code path name list "
-    "index request answer stream token model when each must never only first last open close read write return "
-    "import function class error result check number string object field type module config server client"
-).split()
+_WORDS = """
+the a of to in is that for it with as on this are be or from not have value file line test code path name list
+index request answer stream token model when each must never only first last open close read write return
+import function class error result check number string object field type module config server client
+""".split()
 _CODE = (
     "def read_{0}(self, {1}: str) -> dict[str, int]:\n",
     '    """Reads {0} from "{1}"."""\n',

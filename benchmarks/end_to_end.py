@@ -1,8 +1,9 @@
 """The measurements over real sockets: CPU per request and per streamed chunk, added latency, start, memory.
 
-Targets take turns inside every round, so that a drift of the machine meets all alike; figures are medians of rounds, and ratios
-are medians of the ratios inside one round. The per-request part of a stream is subtracted: a chunk costs the difference between a
-stream of many chunks and one of ten, divided by the difference of their lengths.
+Targets take turns inside every round, so that a drift of the machine meets all alike; figures are medians of
+rounds, and ratios are medians of the ratios inside one round. The per-request part of a stream is subtracted: a
+chunk costs the difference between a stream of many chunks and one of ten, divided by the difference of their
+lengths.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ QUICK = Plan(rounds=1, seconds=0.4, latency_seconds=1.5, streams=50, open_stream
 
 
 class Figures:
-    """What was measured: `cells[(what, target, mode)]` is one value per round, `numbers` are single values."""
+    """What was measured: `cells[(what, target, mode)]` has one value per round, `numbers` are single values."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str, str], list[float]] = {}
@@ -137,7 +138,8 @@ class Session:
             self._figures.numbers[f"start {target.name}"] = target.start_seconds
             self._figures.numbers[f"idle MB {target.name}"] = target.idle_bytes / 2**20
             self._say(
-                f"{target.name}: {target.start_seconds:.2f} s to the first answer, {target.idle_bytes / 2**20:.0f} MB idle"
+                f"{target.name}: {target.start_seconds:.2f} s to the first answer, "
+                f"{target.idle_bytes / 2**20:.0f} MB idle"
             )
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""The load generator: bare HTTP/1.1 connections on the event loop, with keep-alive, that count answers and never parse them.
+"""The load generator: bare HTTP/1.1 connections on the event loop, with keep-alive, that count answers and never
+parse them.
 
-Three kinds of load: closed loop (each connection asks again as soon as it is answered), streams that begin together,
-and a fixed rate whose answers are timed. Each is bounded in time and count.
+Three kinds of load: closed loop (each connection asks again as soon as it is answered), streams that begin
+together, and a fixed rate whose answers are timed. Each is bounded in time and count.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ async def ask_once(port: int, request: bytes) -> bytes:
 
 
 async def closed_loop(port: int, request: bytes, *, connections: int, seconds: float) -> int:
-    """Asks on all connections for `seconds`, lets the last answers arrive, and returns how many there were."""
+    """Asks on all connections for `seconds`, lets the last answers arrive, returns how many there were."""
     run = _Run()
     count = 0
     open_ = connections
@@ -180,7 +181,7 @@ async def together(port: int, request: bytes, *, connections: int) -> int:
 
 
 async def at_rate(port: int, request: bytes, *, rate: float, seconds: float) -> list[float]:
-    """Asks `rate` times per second at even distances, whatever the answers do; the time of each answer in seconds."""
+    """Asks `rate` times per second at even distances, whatever the answers do; the sorted times in seconds."""
     run = _Run()
     loop = asyncio.get_running_loop()
     times: list[float] = []

@@ -1,7 +1,7 @@
-"""What each part costs alone, without sockets: every dialect's readers and writers, the SSE reader, and each room.
+"""What each part costs alone, without sockets: every dialect's readers and writers, the SSE reader, each room.
 
-A figure is the smallest of several repetitions: what disturbs a measurement only ever adds to it. Bodies and streams of all four
-protocols hold the same content; they are written by the dialects from one conversation.
+A figure is the smallest of several repetitions: what disturbs a measurement only ever adds to it. Bodies and
+streams of all four protocols hold the same content; they are written by the dialects from one conversation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Where other gateways are installed for comparison: in a cache folder of the user, never in the checkout, at fixed versions.
+"""Where other gateways are installed for comparison: in a cache folder of the user, never in the checkout, at
+fixed versions.
 
 They are installed once, on the first full run; `--no-peers` leaves them out.
 """
@@ -15,6 +16,9 @@ import platformdirs
 
 LITELLM = "litellm[proxy]==1.106.2"
 PORTKEY = "@portkey-ai/gateway@1.15.2"
+# With a newer adapter every stream of this gateway ends with status 500: it appends to the headers of a fetched
+# response, which the adapter (1.19) no longer copies.
+_PORTKEY_PINS = '{"private": true, "overrides": {"@hono/node-server": "1.13.8"}}'
 _LIMIT = 420.0
 
 _reasons: dict[str, str] = {}
@@ -77,7 +81,7 @@ def portkey() -> Path | None:
     if _is_new(folder, PORTKEY):
         print(f"installing {PORTKEY} in {folder} (once)", flush=True)
         folder.mkdir(exist_ok=True)
-        (folder / "package.json").write_text('{"private": true}')
+        (folder / "package.json").write_text(_PORTKEY_PINS)
         if not _run(
             "portkey", npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", PORTKEY, cwd=folder
         ):

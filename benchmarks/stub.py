@@ -1,4 +1,5 @@
-"""The stub provider, a process of its own: `python -m benchmarks.stub` prints its port and answers until its input is closed.
+"""The stub provider, a process of its own: `python -m benchmarks.stub` prints its port and answers until its
+input is closed.
 
 A bare protocol on the event loop, so that it costs little on the core that it shares with the load generator.
 """

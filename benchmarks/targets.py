@@ -1,7 +1,8 @@
-"""What is measured: nginx as the floor, this proxy, and other gateways. How each is set up, started, addressed and stopped.
+"""What is measured: nginx as the floor, this proxy, and other gateways. How each is set up, started, addressed
+and stopped.
 
-Every target is one server process (with the children it makes itself) on the core of the measured process. A target that is
-not installed or does not start is skipped with one line; it never fails the run.
+Every target is one server process (with the children it makes itself) on the core of the measured process. A
+target that is not installed or does not start is skipped with one line; it never fails the run.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ class Nginx(Target):
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if program is None:
             raise Skipped(
-                "it is not installed (Debian: apt-get install nginx-light); nothing can be compared with the floor"
+                "it is not installed (Debian: apt-get install nginx-light), so the floor is missing"
             )
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = "\n".join(
@@ -246,7 +247,7 @@ class Bare(Target):
 
 
 class Ours(Target):
-    """This proxy as it is started by default: one process, a client key, usage recording, a data directory."""
+    """This proxy as it is started by default: one process, a client key, usage recording, a data folder."""
 
     name = "llm-proxy"
 

@@ -18,7 +18,12 @@ from llm_proxy.backends.registry import Backends
 from llm_proxy.backends.transport import Transport
 from llm_proxy.config import Settings
 from llm_proxy.config.groups import (
-    AuthOptions, BackendGeneralOptions, FailoverOptions, ResponsesOptions, ServerOptions, UsageOptions,
+    AuthOptions,
+    BackendGeneralOptions,
+    FailoverOptions,
+    ResponsesOptions,
+    ServerOptions,
+    UsageOptions,
 )  # fmt: skip
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope

@@ -26,7 +26,8 @@ class _Handoff(logging.handlers.QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         # The text is made here, where its arguments are; no copy is needed, as nobody else sees the record.
         if record.exc_info:
-            return super().prepare(record)
+            prepared: logging.LogRecord = super().prepare(record)
+            return prepared
         record.msg, record.args = record.getMessage(), None
         return record
 

@@ -8,11 +8,34 @@ import msgspec
 
 from llm_proxy.conversation.answer import Answer, Choice, Stop
 from llm_proxy.conversation.events import (
-    Cited, Delta, End, Event, Failed, Finish, Heartbeat, Logprobs, Note, PartEnd, PartStart, Sealed, Start, UsageSeen,
+    Cited,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finish,
+    Heartbeat,
+    Logprobs,
+    Note,
+    PartEnd,
+    PartStart,
+    Sealed,
+    Start,
+    UsageSeen,
     Whole,
 )  # fmt: skip
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.conversation.parts import Citation, Media, Opaque, Part, Refusal, Seal, Text, Thinking, ToolCall
+from llm_proxy.conversation.parts import (
+    Citation,
+    Media,
+    Opaque,
+    Part,
+    Refusal,
+    Seal,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from llm_proxy.conversation.usage import Usage
 
 Growing = Text | Refusal | Thinking | ToolCall

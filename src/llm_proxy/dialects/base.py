@@ -119,12 +119,11 @@ class ReplyContext(msgspec.Struct, frozen=True, kw_only=True):
 class ReadContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader of answers may know: who makes the seals (see Target.maker) and how to make an id for a call that has none.
 
-    `new_call_id(response_id, ordinal)` is deterministic for its arguments. `tag_thinking`: split `<think>` text of models known to write it.
+    `new_call_id(response_id, ordinal)` is deterministic for its arguments.
     """
 
     maker: str
     new_call_id: Callable[[str, int], str]
-    think_tags: bool = False
 
 
 class StreamReader(Protocol):

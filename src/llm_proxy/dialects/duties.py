@@ -11,7 +11,16 @@ import msgspec
 
 from llm_proxy.conversation.answer import Stop
 from llm_proxy.conversation.events import (
-    Cited, Delta, End, Event, Failed, Finish, PartEnd, PartStart, Sealed, Whole,
+    Cited,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finish,
+    PartEnd,
+    PartStart,
+    Sealed,
+    Whole,
 )  # fmt: skip
 from llm_proxy.conversation.fold import OpenPart
 from llm_proxy.conversation.parts import Text, ToolCall

@@ -9,13 +9,24 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.server import operations, pages
 from llm_proxy.server.exchange import Exchange
 from llm_proxy.server.gateway import Gateway, new_id
-from llm_proxy.server.http import JSON_TYPE, Disconnected, Headers, Incoming, Outgoing, Receive, Scope, Send
-from llm_proxy.server.http import encode_headers
+from llm_proxy.server.http import (
+    JSON_TYPE,
+    Disconnected,
+    Headers,
+    Incoming,
+    Outgoing,
+    Receive,
+    Scope,
+    Send,
+    encode_headers,
+)
 from llm_proxy.server.paths import NoRoute, Route, Surface, resolve
 from llm_proxy.server.sessions import session_of
 from llm_proxy.wire.headers import is_sane_request_id
@@ -173,10 +184,18 @@ def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
     """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
     if fault.origin != surface or fault.raw.lstrip()[:1] not in b"{[" or fault.kind in ("upstream_auth", "closed"):
         return b""
-    if not wire_json.is_valid(fault.raw):
+    if not _is_json(fault.raw):
         return b""
     text = fault.raw.decode("utf-8", "replace")
     return fault.raw if scrub(text, gateway.secrets) == text else b""
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _not_found(path: str, found: NoRoute) -> FaultError:

@@ -9,7 +9,20 @@ from contextlib import suppress
 import msgspec
 
 from llm_proxy.conversation.events import (
-    Cited, Delta, End, Event, Failed, Finish, Heartbeat, Logprobs, Note, PartEnd, PartStart, Sealed, Start, UsageSeen,
+    Cited,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finish,
+    Heartbeat,
+    Logprobs,
+    Note,
+    PartEnd,
+    PartStart,
+    Sealed,
+    Start,
+    UsageSeen,
     Whole,
 )  # fmt: skip
 from llm_proxy.conversation.usage import Usage

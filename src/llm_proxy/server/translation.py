@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_proxy.conversation.events import Delta, End, Event, Failed, Start, UsageSeen
-from llm_proxy.conversation.fault import FaultError
+from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.fold import Folder, unfold
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import Dialect, Duties, ReadContext, StreamReader
@@ -16,7 +16,6 @@ from llm_proxy.dialects.duties import DutyFilter
 from llm_proxy.features import Filter
 from llm_proxy.wire.faults import WireFault
 from llm_proxy.wire.sse import ArrayReader, Frame, SseReader
-from llm_proxy.conversation.fault import Fault
 
 
 class FrameSource:

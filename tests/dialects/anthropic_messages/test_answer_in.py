@@ -15,7 +15,6 @@ from llm_proxy.conversation.fault import FaultError
 from llm_proxy.conversation.fold import check_grammar, fold
 from llm_proxy.conversation.parts import Opaque, Seal, Text, Thinking, ToolCall, text_of
 from llm_proxy.dialects.anthropic_messages import DIALECT
-from llm_proxy.dialects.base import ReadContext
 from llm_proxy.wire.sse import Frame
 from tests.dialects.anthropic_messages.support import (
     MAKER,
@@ -181,13 +180,6 @@ def test_odd_blocks_do_not_break_an_answer() -> None:
     assert isinstance(call, ToolCall) and call.arguments == '{"a":1}' and call.id and not call.native_id
 
 
-def test_think_tags_are_split_only_where_asked_for() -> None:
-    body = whole(content=[{"type": "text", "text": "<think>\nhm</think>\n\nyes"}])
-    tagged = ReadContext(maker=MAKER, new_call_id=READ.new_call_id, think_tags=True)
-    assert DIALECT.read_answer(body, tagged).choices[0].parts == (Thinking("hm"), Text("yes"))
-    assert DIALECT.read_answer(body, READ).choices[0].parts == (Text("<think>\nhm</think>\n\nyes"),)
-
-
 # ---- streams
 
 
@@ -327,14 +319,6 @@ def test_the_container_survives_streaming_and_not_streaming() -> None:
     assert fold(streamed).choices[0].parts == plain.choices[0].parts != ()
 
 
-def test_streamed_think_tags_become_reasoning() -> None:
-    tagged = ReadContext(maker=MAKER, new_call_id=READ.new_call_id, think_tags=True)
-    raw = sse([START, *text_stream("<thi", "nk>a", "b</th", "ink>\n", "c"), ended("end_turn"), STOP])
-    events = events_of(raw, context=tagged)
-    assert check_grammar(events) == []
-    assert [part for part in fold(events).choices[0].parts if part != Text("")] == [Thinking("ab"), Text("c")]
-
-
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -372,12 +356,9 @@ _EVENTS = st.fixed_dictionaries(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(_EVENTS, max_size=12), st.booleans())
-def test_any_sequence_of_frames_gives_events_that_obey_the_grammar(
-    stream: list[dict[str, Any]], tags: bool
-) -> None:
-    context = ReadContext(maker=MAKER, new_call_id=READ.new_call_id, think_tags=tags)
-    assert check_grammar(events_of(sse([*stream]), context=context)) == []
+@given(st.lists(_EVENTS, max_size=12))
+def test_any_sequence_of_frames_gives_events_that_obey_the_grammar(stream: list[dict[str, Any]]) -> None:
+    assert check_grammar(events_of(sse([*stream]))) == []
 
 
 @settings(max_examples=100, deadline=None)

@@ -15,7 +15,6 @@ from llm_proxy.conversation.fold import check_grammar
 from llm_proxy.conversation.parts import Citation, Media, Opaque, Refusal, Seal, Text, Thinking, ToolCall
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import ReadContext
-from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.openai_chat import DIALECT
 from llm_proxy.wire.sse import Frame
 from tests.dialects.openai_chat.support import (
@@ -30,8 +29,6 @@ from tests.dialects.openai_chat.support import (
     told,
     usage_chunk,
 )
-
-TAGS = ReadContext(maker=MAKER, new_call_id=derived_call_id, think_tags=True)
 
 
 def opened(index: int | None, call_id: str = "", name: str = "", arguments: str = "") -> dict[str, Any]:
@@ -159,21 +156,6 @@ def test_mistrals_content_list() -> None:
     parts = whole({"content": content}).choices[0].parts
     assert parts[:2] == (thought, text)
     assert isinstance(parts[2], Opaque) and parts[2].type == "reference"
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_think_tags_are_split_off_for_models_that_write_them(size: int) -> None:
-    text = "\n<think>why < not</think>\n\nbecause <think> is a word"
-    pieces = [text[at : at + size] for at in range(0, len(text), size)]
-    found = parts_of(*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop"), context=TAGS)
-    assert found == [Thinking("why < not"), Text("because <think> is a word")]
-    assert parts_of(*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop")) == [Text(text)]
-
-
-def test_a_missing_opening_tag_is_told_by_the_closing_one() -> None:
-    assert whole({"content": "why</think>x"}, context=TAGS).choices[0].parts == (Thinking("why"), Text("x"))
-    assert whole({"content": "x"}, context=TAGS).choices[0].parts == (Text("x"),)
-    assert whole({"content": "<thi"}, context=TAGS).choices[0].parts == (Text("<thi"),)
 
 
 def test_a_refusal() -> None:

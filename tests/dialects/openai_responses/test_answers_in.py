@@ -29,8 +29,6 @@ from llm_proxy.conversation.events import (
 from llm_proxy.conversation.fault import FaultError
 from llm_proxy.conversation.fold import Folder, check_grammar, unfold
 from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall
-from llm_proxy.dialects.base import ReadContext
-from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.openai_responses import DIALECT
 from llm_proxy.wire.sse import Frame
 from tests.dialects.openai_responses.support import (
@@ -502,27 +500,6 @@ def test_lone_surrogates_become_replacement_characters() -> None:
         + b'data: {"type":"response.output_text.delta","output_index":0,"delta":"a\\ud800b"}\n\n'
     )
     assert [part.text for part in parts_of(decode(payload)) if isinstance(part, Text)] == ["a\ufffdb"]
-
-
-def test_think_tags_are_split_only_when_asked() -> None:
-    words = ["<th", "ink>\nhm", "m</thi", "nk>\n\nhel", "lo <think>"]
-    whole = "".join(words)
-    stream = frames(
-        [
-            CREATED,
-            item_added(message("")),
-            *map(text_delta, words),
-            item_done(message(whole)),
-            completed(message(whole)),
-        ]
-    )
-    assert [part.text for part in parts_of(decode(stream)) if isinstance(part, Text)] == [whole]
-    context = ReadContext(maker="m", new_call_id=derived_call_id, think_tags=True)
-    events = decode(stream, context=context)
-    assert check_grammar(events) == []
-    thinking, text = parts_of(events)
-    assert isinstance(thinking, Thinking) and thinking.text == "hmm"
-    assert isinstance(text, Text) and text.text == "hello <think>"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.parts import Opaque, Part, Text, Thinking, ToolCall
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.anthropic_messages import errors, wire
-from llm_proxy.dialects.anthropic_messages.think_tags import split_whole
 from llm_proxy.dialects.base import ReadContext
 from llm_proxy.wire import json
 from llm_proxy.wire.faults import WireFault
@@ -110,8 +109,6 @@ def _read_content(
 def _read_text(block: dict[str, Any], context: ReadContext) -> list[Part]:
     text = wire.text_in(block.get("text"))
     citations = wire.read_citations(block.get("citations"))
-    if context.think_tags and not citations:
-        return [Thinking(piece) if thinks else Text(piece) for thinks, piece in split_whole(text)]
     return [Text(text, citations)]
 
 

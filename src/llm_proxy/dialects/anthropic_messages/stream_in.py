@@ -30,7 +30,6 @@ from llm_proxy.conversation.fold import Growing, OpenPart
 from llm_proxy.conversation.parts import Opaque, Seal, Text, Thinking, ToolCall
 from llm_proxy.dialects.anthropic_messages import errors, wire
 from llm_proxy.dialects.anthropic_messages.answer_in import opaque
-from llm_proxy.dialects.anthropic_messages.think_tags import ThinkSplitter
 from llm_proxy.dialects.base import ReadContext
 from llm_proxy.wire import json
 from llm_proxy.wire.faults import WireFault
@@ -45,7 +44,7 @@ class _Block:
     knows.
     """
 
-    __slots__ = ("given", "input", "kind", "number", "part", "raw", "splitter")
+    __slots__ = ("given", "input", "kind", "number", "part", "raw")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -54,7 +53,6 @@ class _Block:
         self.raw: dict[str, Any] | None = None
         self.input: list[str] = []
         self.given = ""
-        self.splitter: ThinkSplitter | None = None
 
 
 class StreamReader:
@@ -217,9 +215,7 @@ class StreamReader:
         match kind:
             case "text":
                 self._open_part(block, Text(""), out)
-                if self._context.think_tags:
-                    block.splitter = ThinkSplitter()
-                self._text(block, wire.text_in(content.get("text")), out)
+                self._add(block, wire.text_in(content.get("text")), out)
                 for citation in wire.read_citations(content.get("citations")):
                     self._cite(block, citation, out)
             case "thinking" | "redacted_thinking":
@@ -257,7 +253,7 @@ class StreamReader:
             case "text_delta":
                 text = wire.text_in(delta.get("text"))
                 if text:
-                    self._text(self._of_kind(index, block, "text", out), text, out)
+                    self._add(self._of_kind(index, block, "text", out), text, out)
             case "input_json_delta":
                 text = wire.text_in(delta.get("partial_json"))
                 if block is not None and text:
@@ -290,21 +286,6 @@ class StreamReader:
             return block
         self._open(index, {"type": kind}, out)
         return self._blocks[index]
-
-    def _text(self, block: _Block, text: str, out: list[Event]) -> None:
-        if block.splitter is None:
-            self._add(block, text, out)
-            return
-        for thinks, piece in block.splitter.feed(text):
-            self._add_split(block, thinks, piece, out)
-
-    def _add_split(self, block: _Block, thinks: bool, piece: str, out: list[Event]) -> None:
-        """Adds a piece of a text with think tags: the block's part changes with the kind of the piece."""
-        part = block.part
-        if part is None or isinstance(part.skeleton, Thinking) != thinks:
-            self._close_part(block, out)
-            self._open_part(block, Thinking() if thinks else Text(""), out)
-        self._add(block, piece, out)
 
     def _add(self, block: _Block, text: str, out: list[Event]) -> None:
         if text and block.part is not None:
@@ -339,9 +320,6 @@ class StreamReader:
         block = self._blocks.pop(index, None)
         if block is None:
             return
-        if block.splitter is not None:
-            for thinks, piece in block.splitter.close():
-                self._add_split(block, thinks, piece, out)
         if block.raw is not None:
             raw = block.raw
             text = "".join(block.input)

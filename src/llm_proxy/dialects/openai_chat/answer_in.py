@@ -48,7 +48,6 @@ from llm_proxy.dialects.media_types import split_data_url
 from llm_proxy.dialects.openai_chat.details import entry_parts, entry_seal, entry_text, text_of_field
 from llm_proxy.dialects.openai_chat.errors import error_in_answer, fault_in, fault_of
 from llm_proxy.dialects.openai_chat.fields import NAME
-from llm_proxy.dialects.openai_chat.think_tags import ThinkSplitter
 from llm_proxy.dialects.openai_chat.usage import usage_in
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object
@@ -167,7 +166,6 @@ class _Choice:
         self.parts = 0
         self.cited = False
         self.audio: _Audio | None = None
-        self.splitter = ThinkSplitter() if decoder.context.think_tags else None
         self._flow: OpenPart | None = None
         self._number = -1
         self._kind = ""
@@ -229,14 +227,14 @@ class _Choice:
 
     def take(self, delta: dict[str, Any], out: list[Event]) -> None:
         content = delta.get("content")
-        if len(delta) == 1 and content and type(content) is str and self.splitter is None:
+        if len(delta) == 1 and content and type(content) is str:
             self._add("text", content, out)
             return
         if "reasoning_content" in delta or "reasoning" in delta or "reasoning_details" in delta:
             self._take_thinking(delta, out)
         if type(content) is str:
             if content:
-                self._take_text(content, out)
+                self._add("text", content, out)
         elif type(content) is list:
             self._take_list(content, out)
         refusal = delta.get("refusal")
@@ -264,13 +262,6 @@ class _Choice:
         for image in images if type(images) is list else ():
             self._take_image(image, out)
 
-    def _take_text(self, text: str, out: list[Event]) -> None:
-        if self.splitter is None:
-            self._add("text", text, out)
-            return
-        for thought, piece in self.splitter.feed(text, whole=self.decoder.whole):
-            self._add("thinking" if thought else "text", piece, out)
-
     def _take_list(self, content: list[Any], out: list[Event]) -> None:
         """Content as a list of parts: Mistral's thinking, and texts and images of others."""
         for item in content:
@@ -281,7 +272,7 @@ class _Choice:
             match item.get("type"):
                 case "text" | "output_text":
                     if isinstance(text := item.get("text"), str) and text:
-                        self._take_text(text, out)
+                        self._add("text", text, out)
                 case "thinking":
                     for text in entry_parts(item):
                         if text:
@@ -485,9 +476,6 @@ class _Choice:
         """End everything that is open. More may follow all the same: some servers go on after a finish
         reason.
         """
-        if self.splitter is not None:
-            for thought, piece in self.splitter.flush():
-                self._add("thinking" if thought else "text", piece, out)
         self._close_flow(out)
         media = self.audio.media() if self.audio else None
         if media is not None:

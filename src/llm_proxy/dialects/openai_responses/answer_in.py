@@ -33,7 +33,6 @@ from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import ReadContext
 from llm_proxy.dialects.openai_responses.errors import error_in_answer, fault_of_error
 from llm_proxy.dialects.openai_responses.request_in import read_citation
-from llm_proxy.dialects.openai_responses.think_tags import ThinkTags
 from llm_proxy.dialects.openai_responses.wire import NAME, mapping, sequence, server_tool, text, whole_number
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object
@@ -510,4 +509,4 @@ def read_answer(body: bytes, context: ReadContext) -> Answer:
     decoder.start(response)
     decoder.complete(response)
     events = decoder.take()
-    return fold(ThinkTags().feed(events) if context.think_tags else events)
+    return fold(events)

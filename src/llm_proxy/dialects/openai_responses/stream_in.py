@@ -16,7 +16,6 @@ from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.base import ReadContext
 from llm_proxy.dialects.openai_responses.answer_in import ItemDecoder, fault_of_response
 from llm_proxy.dialects.openai_responses.errors import fault_of_error
-from llm_proxy.dialects.openai_responses.think_tags import ThinkTags
 from llm_proxy.dialects.openai_responses.wire import mapping, text
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object
@@ -38,7 +37,6 @@ class ResponsesReader:
 
     def __init__(self, context: ReadContext) -> None:
         self._items = items = ItemDecoder(context)
-        self._tags = ThinkTags() if context.think_tags else None
         self._broken = 0
         self._over = False
         self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -76,18 +74,14 @@ class ResponsesReader:
         if event is None:
             return self._unreadable(data)
         self._one(text(event.get("type")) or frame.event, event)
-        return self._take()
+        return self._items.take()
 
     def close(self) -> Sequence[Event]:
         if self._over:
             return _NOTHING
         self._over = True
         self._items.fail(Fault(kind="closed", message=CUT_SHORT))
-        return self._take()
-
-    def _take(self) -> Sequence[Event]:
-        events = self._items.take()
-        return self._tags.feed(events) if self._tags is not None and events else events
+        return self._items.take()
 
     def _unreadable(self, data: bytes) -> Sequence[Event]:
         if data.strip() in (b"", b"[DONE]"):
