@@ -22,17 +22,11 @@ def _listed(text: str) -> list[str]:
 def _arguments() -> argparse.Namespace:
     names = [kind.name.lower() for kind in ALL]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="one round, under a minute, without other gateways"
-    )
-    parser.add_argument(
-        "--only", type=_listed, default=[], metavar="PART,…", help=f"some of: {', '.join(_PARTS)}"
-    )
-    parser.add_argument(
-        "--targets", type=_listed, default=names, metavar="NAME,…", help=f"some of: {', '.join(names)}"
-    )
+    parser.add_argument("--quick", action="store_true", help="one round, under a minute, without other gateways")
+    parser.add_argument("--only", type=_listed, default=[], metavar="PART,…", help=f"some of: {', '.join(_PARTS)}")
+    parser.add_argument("--targets", type=_listed, default=names, metavar="NAME,…", help=f"some of: {', '.join(names)}")
     parser.add_argument("--no-peers", action="store_true", help="without other gateways; installs nothing")
-    parser.add_argument("--rounds", type=int, help="rounds of the load (default 5)")
+    parser.add_argument("--rounds", type=int, help="rounds of the load (default 3)")
     parser.add_argument(
         "--source",
         type=Path,

@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
+
+_HAS_CLOCKS = sys.platform == "linux"
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -24,7 +26,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _cpu_of(process: psutil.Process) -> float:
-    if sys.platform == "linux":
+    if _HAS_CLOCKS:
         try:
             # clock_getcpuclockid(3): another process's clock is its inverted id and the bits "scheduler".
             return time.clock_gettime((~process.pid << 3) | 2)
@@ -34,7 +36,7 @@ def _cpu_of(process: psutil.Process) -> float:
         times = process.cpu_times()
     except psutil.Error:
         return 0.0
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 class CpuClock:
@@ -85,9 +87,7 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
     memory = psutil.virtual_memory().total / 2**30

@@ -49,9 +49,7 @@ def whole(anthropic: bool) -> bytes:
             "object": "chat.completion",
             "created": 1_760_000_000,
             "model": "bench-json",
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-            ],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 480, "completion_tokens": 340, "total_tokens": 820},
         }
     return _http(_json(value))
@@ -96,7 +94,7 @@ class Pieces:
     def __init__(self, anthropic: bool) -> None:
         if anthropic:
             usage = {"input_tokens": 480, "output_tokens": 1}
-            message = {
+            message: dict[str, Any] = {
                 "id": "msg_01bench0000000000000000000",
                 "type": "message",
                 "role": "assistant",
@@ -107,9 +105,7 @@ class Pieces:
                 "usage": usage,
             }
             block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-            self.start = _anthropic_frame({"type": "message_start", "message": message}) + _anthropic_frame(
-                block
-            )
+            self.start = _anthropic_frame({"type": "message_start", "message": message}) + _anthropic_frame(block)
             self.texts = [_anthropic_frame(_anthropic_delta(text)) for text in WORDS]
             stop = {"stop_reason": "end_turn", "stop_sequence": None}
             self.end = (

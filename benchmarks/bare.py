@@ -1,4 +1,4 @@
-"""A relay of forty lines on the libraries that the proxy stands on, uvicorn and aiohttp: what they alone cost here.
+"""A relay of forty lines on the libraries that the proxy stands on, uvicorn and aiohttp: what they alone cost.
 
 The difference between it and the proxy is the proxy's own work. `python -m benchmarks.bare PORT STUB_PORT`.
 """
@@ -43,9 +43,7 @@ class Relay:
             more = message.get("more_body", False)
         headers = {"content-type": "application/json"}
         async with self._session.post(self._upstream + scope["path"], data=body, headers=headers) as answer:
-            kept = [
-                pair for pair in answer.raw_headers if pair[0].lower() in (b"content-type", b"content-length")
-            ]
+            kept = [pair for pair in answer.raw_headers if pair[0].lower() in (b"content-type", b"content-length")]
             await send({"type": "http.response.start", "status": answer.status, "headers": kept})
             async for piece in answer.content.iter_any():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -55,7 +53,7 @@ class Relay:
 def main() -> None:
     port, stub_port = map(int, sys.argv[1:3])
     uvicorn.run(
-        Relay(f"http://127.0.0.1:{stub_port}"),  # type: ignore[arg-type]
+        Relay(f"http://127.0.0.1:{stub_port}"),
         port=port,
         access_log=False,
         proxy_headers=False,

@@ -17,11 +17,12 @@ Shape = Literal["openai-chat", "anthropic-messages"]
 SMALL_BYTES = 2_000
 AGENT_BYTES = 100_000
 
-_WORDS = """
+_WORD_LIST = """
 the a of to in is that for it with as on this are be or from not have value file line test code path name list
 index request answer stream token model when each must never only first last open close read write return
 import function class error result check number string object field type module config server client
-""".split()
+"""
+_WORDS = _WORD_LIST.split()
 _CODE = (
     "def read_{0}(self, {1}: str) -> dict[str, int]:\n",
     '    """Reads {0} from "{1}"."""\n',
@@ -50,7 +51,7 @@ def _source(random_: random.Random, size: int) -> str:
 
 
 def _tool(random_: random.Random, number: int) -> dict[str, Any]:
-    properties = {
+    properties: dict[str, Any] = {
         f"{random_.choice(_WORDS)}_{index}": {"type": kind, "description": _prose(random_, 90)}
         for index, kind in enumerate(("string", "integer", "boolean", "string"))
     }
@@ -73,9 +74,7 @@ def _tool(random_: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _turns(
-    random_: random.Random, tools: list[dict[str, Any]], size: int
-) -> list[tuple[str, dict[str, Any], str]]:
+def _turns(random_: random.Random, tools: list[dict[str, Any]], size: int) -> list[tuple[str, dict[str, Any], str]]:
     """Text, tool call and tool result of each turn of an agent, together about `size` bytes of JSON."""
     turns = []
     used = 0
@@ -161,6 +160,7 @@ def _content(shape: Shape, size: Size) -> dict[str, Any]:
     if size == "agent":
         return _openai_agent() if shape == "openai-chat" else _anthropic_agent()
     random_ = random.Random(3)
+    messages: list[dict[str, Any]]
     system, question = _prose(random_, 600), _prose(random_, SMALL_BYTES - 600 - 190)
     if shape == "openai-chat":
         messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]

@@ -1,8 +1,8 @@
 """The measurements over real sockets: CPU per request and per streamed chunk, added latency, start, memory.
 
 Targets take turns inside every round, so that a drift of the machine meets all alike; figures are medians of
-rounds, and ratios are medians of the ratios inside one round. The per-request part of a stream is subtracted: a
-chunk costs the difference between a stream of many chunks and one of ten, divided by the difference of their
+rounds, and ratios are medians of the ratios inside one round. The per-request part of a stream is subtracted:
+a chunk costs the difference between a stream of many chunks and one of ten, divided by the difference of their
 lengths.
 """
 
@@ -44,12 +44,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 16
 
 
-FULL = Plan(rounds=5, seconds=0.8, latency_seconds=4.0, streams=100, open_streams=500, starts=5)
-QUICK = Plan(rounds=1, seconds=0.4, latency_seconds=1.5, streams=50, open_streams=200, starts=1)
+FULL = Plan(rounds=3, seconds=0.8, latency_seconds=3.0, streams=100, open_streams=500, starts=5)
+QUICK = Plan(rounds=1, seconds=0.3, latency_seconds=1.0, streams=50, open_streams=200, starts=1)
 
 
 class Figures:
-    """What was measured: `cells[(what, target, mode)]` has one value per round, `numbers` are single values."""
+    """What was measured: `cells[(what, target, mode)]` has a value per round, `numbers` are single values."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[str, str, str], list[float]] = {}
@@ -156,9 +156,7 @@ class Session:
 
     def _give_up(self, part: str, target: Target, mode: ModeName, why: str) -> None:
         self._broken.add((part, target.name, mode))
-        for cells in [
-            key for key in self._figures.cells if key[1:] == (target.name, mode) and key[0] == part
-        ]:
+        for cells in [key for key in self._figures.cells if key[1:] == (target.name, mode) and key[0] == part]:
             del self._figures.cells[cells]
         line = f"{target.name}, {mode}, {part}: not measured, {why}"
         self._figures.notes.append(line)
@@ -242,12 +240,8 @@ class Session:
 
     async def _added(self, target: Target, name: ModeName, mode: Mode, stub_port: int, direct: Mode) -> None:
         seconds = self._plan.latency_seconds
-        base = await load.at_rate(
-            stub_port, direct.request(stub_port, "bench-json"), rate=RATE, seconds=seconds
-        )
-        times = await load.at_rate(
-            target.port, mode.request(target.port, "bench-json"), rate=RATE, seconds=seconds
-        )
+        base = await load.at_rate(stub_port, direct.request(stub_port, "bench-json"), rate=RATE, seconds=seconds)
+        times = await load.at_rate(target.port, mode.request(target.port, "bench-json"), rate=RATE, seconds=seconds)
         for label, share in (("p50", 0.5), ("p99", 0.99)):
             added = (_at(times, share) - _at(base, share)) * 1e3
             self._figures.add(f"latency {label}", target.name, name, added)
@@ -281,15 +275,11 @@ def _at(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def measure_starts(
-    directory: Path, stub_port: int, source: Path, plan: Plan, cores: Cores, figures: Figures
-) -> None:
+def measure_starts(directory: Path, stub_port: int, source: Path, plan: Plan, cores: Cores, figures: Figures) -> None:
     """Start to the first answer of the demo back end, with this package's bytecode there and not there."""
     for number in range(plan.starts):
         copy = directory / f"start-{number}"
-        shutil.copytree(
-            source / "llm_proxy", copy / "llm_proxy", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(source / "llm_proxy", copy / "llm_proxy", ignore=shutil.ignore_patterns("__pycache__"))
         for kind in ("cold", "warm"):
             target = Ours(directory / f"start-{number}-{kind}", stub_port, copy)
             try:
@@ -315,7 +305,7 @@ async def _measured(
             session.open(
                 kind(directory / kind.name, stub_port, source)
                 if kind is Ours
-                else kind(directory / kind.name, stub_port)  # type: ignore[call-arg]
+                else kind(directory / kind.name, stub_port)
                 for kind in chosen
             )
             loads = [part for part in LOADS if part in parts]
@@ -323,7 +313,7 @@ async def _measured(
             for number in range(plan.rounds):
                 begin = time.perf_counter()
                 await session.round(loads)
-                if "latency" in parts and number < 3:
+                if "latency" in parts:
                     await session.latency(stub_port)
                 say(f"round {number + 1} of {plan.rounds}: {time.perf_counter() - begin:.0f} s")
             if "memory" in parts:

@@ -1,5 +1,5 @@
-"""The load generator: bare HTTP/1.1 connections on the event loop, with keep-alive, that count answers and never
-parse them.
+"""The load generator: bare HTTP/1.1 connections on the event loop, with keep-alive, that count answers and
+never parse them.
 
 Three kinds of load: closed loop (each connection asks again as soon as it is answered), streams that begin
 together, and a fixed rate whose answers are timed. Each is bounded in time and count.
@@ -181,7 +181,7 @@ async def together(port: int, request: bytes, *, connections: int) -> int:
 
 
 async def at_rate(port: int, request: bytes, *, rate: float, seconds: float) -> list[float]:
-    """Asks `rate` times per second at even distances, whatever the answers do; the sorted times in seconds."""
+    """Asks `rate` times per second at even distances, whatever the answers do; sorted times in seconds."""
     run = _Run()
     loop = asyncio.get_running_loop()
     times: list[float] = []

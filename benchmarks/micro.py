@@ -1,4 +1,4 @@
-"""What each part costs alone, without sockets: every dialect's readers and writers, the SSE reader, each room.
+"""What each part costs alone, without sockets: each dialect's readers and writers, the SSE reader, each room.
 
 A figure is the smallest of several repetitions: what disturbs a measurement only ever adds to it. Bodies and
 streams of all four protocols hold the same content; they are written by the dialects from one conversation.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
 
 import msgspec
 
@@ -15,12 +17,13 @@ from benchmarks import answers
 from benchmarks.bodies import Size, request_body
 from llm_proxy import dialects
 from llm_proxy.conversation.events import Event
+from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects import capabilities
 from llm_proxy.dialects.base import Dialect, ReadContext, ReplyContext, Target
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import Envelope
-from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.features.exchange import AttemptRecord, ExchangeView
 from llm_proxy.features.order import rooms
 from llm_proxy.sessions.session import Session
 from llm_proxy.store.usage import MemoryUsage
@@ -130,20 +133,15 @@ def _dialect_figures(dialect: Dialect, watch: Stopwatch) -> list[MicroFigure]:
     def add(operation: str, unit: str, call: Callable[[], object], per: int = 1) -> None:
         found.append(MicroFigure(name, operation, unit, watch.micros(call, per)))
 
+    def write_request(request: Request) -> bytes:
+        return wire_json.encode(dialect.write_request(request, samples.target).body)
+
     for size, label in _SIZES:
-        body, request = samples.bodies[size], samples.foreign[size]
-        add(
-            "read_head",
-            f"{label} request",
-            lambda body=body: dialect.read_head(body, samples.path_model, True),
-        )  # type: ignore[misc]
-        add("read_request", f"{label} request", lambda size=size: samples.read(size))  # type: ignore[misc]
-        add(
-            "write_request",
-            f"{label} request",
-            lambda request=request: wire_json.encode(dialect.write_request(request, samples.target).body),  # type: ignore[misc]
-        )
-        add("retarget", f"{label} request", lambda body=body: dialect.retarget(body, samples.target))  # type: ignore[misc]
+        body, unit = samples.bodies[size], f"{label} request"
+        add("read_head", unit, partial(dialect.read_head, body, samples.path_model, True))
+        add("read_request", unit, partial(samples.read, size))
+        add("write_request", unit, partial(write_request, samples.foreign[size]))
+        add("retarget", unit, partial(dialect.retarget, body, samples.target))
     answer_body = samples.answer_body
     add("read_answer", "2 kB answer", lambda: dialect.read_answer(answer_body, samples.read_context))
     add("write_answer", "2 kB answer", lambda: dialect.write_answer(samples.answer, samples.reply_context()))
@@ -197,10 +195,10 @@ class _Finished:
 
 
 def _room_figures(watch: Stopwatch) -> list[MicroFigure]:
-    exchange = _Finished()
+    exchange = cast("ExchangeView", _Finished())
     found = []
     for room in rooms(usage=MemoryUsage()):
-        micros = watch.micros(lambda room=room: room.on_finish(exchange))  # type: ignore[misc]
+        micros = watch.micros(partial(room.on_finish, exchange))
         found.append(MicroFigure(f"room {room.name}", "on_finish", "request", micros))
     return found
 

@@ -16,8 +16,8 @@ import platformdirs
 
 LITELLM = "litellm[proxy]==1.106.2"
 PORTKEY = "@portkey-ai/gateway@1.15.2"
-# With a newer adapter every stream of this gateway ends with status 500: it appends to the headers of a fetched
-# response, which the adapter (1.19) no longer copies.
+# With a newer adapter every stream of this gateway ends with status 500: it appends to the headers of a
+# fetched response, which the adapter (1.19) no longer copies.
 _PORTKEY_PINS = '{"private": true, "overrides": {"@hono/node-server": "1.13.8"}}'
 _LIMIT = 420.0
 
@@ -82,9 +82,7 @@ def portkey() -> Path | None:
         print(f"installing {PORTKEY} in {folder} (once)", flush=True)
         folder.mkdir(exist_ok=True)
         (folder / "package.json").write_text(_PORTKEY_PINS)
-        if not _run(
-            "portkey", npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", PORTKEY, cwd=folder
-        ):
+        if not _run("portkey", npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", PORTKEY, cwd=folder):
             return None
         (folder / "installed.txt").write_text(PORTKEY)
     return folder / "node_modules/@portkey-ai/gateway/build/start-server.js"

@@ -70,8 +70,7 @@ def _verdict(budget: Budget, value: float) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
@@ -88,9 +87,7 @@ def budget_table(figures: Figures) -> str:
     for budget in BUDGETS:
         value = budget.value(figures)
         verdict = "not measured" if value is None else _verdict(budget, value)
-        rows.append(
-            (budget.what, budget.unit, f"{budget.first:g}", f"{budget.goal:g}", _figure(value), verdict)
-        )
+        rows.append((budget.what, budget.unit, f"{budget.first:g}", f"{budget.goal:g}", _figure(value), verdict))
     return _table(rows)
 
 
@@ -128,9 +125,7 @@ def other_lines(figures: Figures) -> list[str]:
     for kind in ("cold", "warm"):
         start, idle = figures.median("start", OURS, kind), figures.median("idle", OURS, kind)
         if start is not None and idle is not None:
-            lines.append(
-                f"start to the first demo answer, bytecode {kind}: {start:.2f} s, then {idle:.0f} MB resident"
-            )
+            lines.append(f"start to the first demo answer, bytecode {kind}: {start:.2f} s, then {idle:.0f} MB resident")
     lines += [f"{name}: {_figure(value)}" for name, value in figures.numbers.items()]
     return lines + figures.notes
 

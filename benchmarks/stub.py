@@ -96,7 +96,12 @@ async def _serve() -> None:
     gc.freeze()
     # Whoever started us holds the other end of our input: when it ends, so do we.
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 1) or ended.set())
+
+    def heard() -> None:
+        if not os.read(sys.stdin.fileno(), 1):
+            ended.set()
+
+    loop.add_reader(sys.stdin.fileno(), heard)
     await ended.wait()
     server.close()
 

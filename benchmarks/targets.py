@@ -1,5 +1,5 @@
-"""What is measured: nginx as the floor, this proxy, and other gateways. How each is set up, started, addressed
-and stopped.
+"""What is measured: nginx as the floor, this proxy, and other gateways. How each is set up, started,
+addressed and stopped.
 
 Every target is one server process (with the children it makes itself) on the core of the measured process. A
 target that is not installed or does not start is skipped with one line; it never fails the run.
@@ -183,9 +183,7 @@ class Nginx(Target):
     def command(self) -> tuple[Sequence[str], dict[str, str]]:
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if program is None:
-            raise Skipped(
-                "it is not installed (Debian: apt-get install nginx-light), so the floor is missing"
-            )
+            raise Skipped("it is not installed (Debian: apt-get install nginx-light), so the floor is missing")
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = "\n".join(
             f"  {name}_temp_path {self.directory}/{name};"
@@ -257,9 +255,7 @@ class Ours(Target):
         bearer = {"authorization": f"Bearer {CLIENT_KEY}"}
         self.modes = {
             "same": Mode(shape="openai-chat", path="/v1/chat/completions", headers=bearer),
-            "translated": Mode(
-                shape="openai-chat", path="/v1/chat/completions", headers=bearer, model="anthropic:{}"
-            ),
+            "translated": Mode(shape="openai-chat", path="/v1/chat/completions", headers=bearer, model="anthropic:{}"),
             "anthropic": Mode(
                 shape="anthropic-messages",
                 path="/v1/messages",
@@ -303,9 +299,7 @@ class LiteLlm(Target):
         bearer = {"authorization": f"Bearer sk-{CLIENT_KEY}"}
         self.modes = {
             "same": Mode(shape="openai-chat", path="/v1/chat/completions", headers=bearer),
-            "translated": Mode(
-                shape="openai-chat", path="/v1/chat/completions", headers=bearer, model="claude-{}"
-            ),
+            "translated": Mode(shape="openai-chat", path="/v1/chat/completions", headers=bearer, model="claude-{}"),
         }
 
     def command(self) -> tuple[Sequence[str], dict[str, str]]:
@@ -355,9 +349,7 @@ class Portkey(Target):
 
         self.modes = {
             "same": Mode(shape="openai-chat", path="/v1/chat/completions", headers=headers("openai")),
-            "translated": Mode(
-                shape="openai-chat", path="/v1/chat/completions", headers=headers("anthropic")
-            ),
+            "translated": Mode(shape="openai-chat", path="/v1/chat/completions", headers=headers("anthropic")),
         }
 
     def command(self) -> tuple[Sequence[str], dict[str, str]]:

@@ -39,6 +39,7 @@ from llm_proxy.store.usage import MemoryUsage
 from llm_proxy.wire.secrets import Secret
 
 _LOG = logging.getLogger(__name__)
+_SEAL_KEY_BYTES = 32
 
 
 class House:
@@ -159,16 +160,18 @@ def _seal_key(directory: Path | None) -> bytes:
         return secrets.token_bytes(32)
     path = directory / "seal.key"
     try:
-        return path.read_bytes()
+        kept = path.read_bytes()
+        if len(kept) == _SEAL_KEY_BYTES:
+            return kept
     except OSError:
         pass
-    key = secrets.token_bytes(32)
+    key = secrets.token_bytes(_SEAL_KEY_BYTES)
+    draft = directory / f"seal.key.{os.getpid()}"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(key)
-    except FileExistsError:
-        return path.read_bytes()
+        os.replace(draft, path)
     except OSError as error:
         _LOG.warning("the key of sealed reasoning cannot be kept in %s: %s", path, error.strerror)
     return key

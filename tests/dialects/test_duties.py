@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,15 @@ def test_arguments_of_a_custom_tool_that_are_no_json_are_passed_as_they_are() ->
         list(unfold(answer(ToolCall("c", "apply_patch", "*** Begin Patch"), stop="tool_use"))),
     )
     assert fold(events).choices[0].parts == (ToolCall("c", "apply_patch", "*** Begin Patch", "custom"),)
+
+
+@pytest.mark.parametrize("arguments", ['{"input":["a","b"]}', '{"input":{"a":"b"}}', '{"input": 7}', "{}"])
+def test_an_input_that_is_no_text_is_passed_as_it_is(arguments: str) -> None:
+    events = through(
+        Duties(custom_tools=frozenset({"apply_patch"})),
+        in_pieces(answer(ToolCall("c", "apply_patch", arguments), stop="tool_use"), 3),
+    )
+    assert fold(events).choices[0].parts == (ToolCall("c", "apply_patch", arguments, "custom"),)
 
 
 def test_escapes_split_over_pieces_are_decoded_once_complete() -> None:

@@ -42,9 +42,7 @@ def path_of(client: Protocol, model: str, stream: bool = False) -> str:
             return f"/v1beta/models/{quote(model, safe='')}:{method}"
 
 
-def body_of(
-    client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any
-) -> dict[str, Any]:
+def body_of(client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any) -> dict[str, Any]:
     """A minimal request. `more` are further members, which win."""
     match client:
         case "openai-chat":
@@ -65,17 +63,10 @@ def tools_of(client: Protocol, *names: str, schema: dict[str, Any] | None = None
     schema = schema or {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     match client:
         case "openai-chat":
-            return {
-                "tools": [
-                    {"type": "function", "function": {"name": name, "parameters": schema}} for name in names
-                ]
-            }
+            return {"tools": [{"type": "function", "function": {"name": name, "parameters": schema}} for name in names]}
         case "openai-responses":
             return {
-                "tools": [
-                    {"type": "function", "name": name, "parameters": schema, "strict": False}
-                    for name in names
-                ]
+                "tools": [{"type": "function", "name": name, "parameters": schema, "strict": False} for name in names]
             }
         case "anthropic-messages":
             return {"tools": [{"name": name, "input_schema": schema} for name in names]}
@@ -143,18 +134,13 @@ def _whole_calls(protocol: Protocol, calls: Sequence[Called]) -> Reply:
     answer = whole(protocol, "")
     match protocol:
         case "openai-chat":
-            made = [
-                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.text}}
-                for c in calls
-            ]
+            made = [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.text}} for c in calls]
             message = {"role": "assistant", "content": None, "tool_calls": made}
             answer["choices"] = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
         case "openai-responses":
             answer["output"] = [_item(c) for c in calls]
         case "anthropic-messages":
-            answer["content"] = [
-                {"type": "tool_use", "id": c.id, "name": c.name, "input": c.arguments} for c in calls
-            ]
+            answer["content"] = [{"type": "tool_use", "id": c.id, "name": c.name, "input": c.arguments} for c in calls]
             answer["stop_reason"] = "tool_use"
         case "gemini":
             answer["candidates"][0]["content"]["parts"] = [_part(c) for c in calls]
@@ -313,13 +299,9 @@ class Scene:
         **more: Any,
     ) -> Answer:
         """One request of a raw client. `model` is `backend:model`."""
-        return self.post(
-            path_of(client, model, stream), body_of(client, model, stream, said, **more), headers
-        )
+        return self.post(path_of(client, model, stream), body_of(client, model, stream, said, **more), headers)
 
-    def meaning(
-        self, client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any
-    ) -> Semantic:
+    def meaning(self, client: Protocol, model: str, stream: bool = False, said: str = "hi", **more: Any) -> Semantic:
         """The same request through the official SDK, folded to what it means."""
         body = body_of(client, model, False, said, **more)
         return sdk.ask(client, self.url, self.proxy.key, body, stream, path_model=model)

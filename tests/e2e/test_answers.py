@@ -93,9 +93,8 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with upstream_in_thread(by_model) as upstream:
-        with running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
-            yield Stage(proxy, upstream)
+    with upstream_in_thread(by_model) as upstream, running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+        yield Stage(proxy, upstream)
     sdk.close_clients()
 
 
@@ -103,11 +102,10 @@ def exchanges_of(source: Protocol) -> list[Exchange]:
     return [exchange for exchange in generating_exchanges() if exchange.protocol == source]
 
 
-@pytest.mark.parametrize("client", PROTOCOLS)
-@pytest.mark.parametrize("source", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("source", "client"), [(source, client) for source in PROTOCOLS for client in PROTOCOLS if source != client]
+)
 def test_every_recorded_answer_keeps_its_meaning(stage: Stage, source: Protocol, client: Protocol) -> None:
-    if source == client:
-        pytest.skip("same protocol: judged by bytes")
     known = semantics()
     problems: dict[str, list[str]] = {}
     for exchange in exchanges_of(source):

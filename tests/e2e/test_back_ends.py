@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 
 from tests.e2e.asking import (
-    PROTOCOLS, Called, Scene, body_of, call, data_of, error_of, frames, path_of, protocol_of, say, started, target,
+    PROTOCOLS,
+    Called,
+    Scene,
+    body_of,
+    call,
+    error_of,
+    frames,
+    path_of,
+    protocol_of,
+    say,
+    started,
+    target,
     tools_of,
 )  # fmt: skip
 from tests.faults.stage import deltas, ending, whole
@@ -170,7 +181,9 @@ def test_a_refused_key_is_passed_over_and_the_client_sees_200(scene: Scene) -> N
 
 def test_when_all_keys_cool_the_answer_is_429_with_the_shortest_wait_and_no_call(scene: Scene) -> None:
     waits = {"a": "50", "b": "20"}
-    scene.play(lambda request: Reply.json({"error": {"message": "slow"}}, 429, (("retry-after", waits[key_of(request)]),)))
+    scene.play(
+        lambda request: Reply.json({"error": {"message": "slow"}}, 429, (("retry-after", waits[key_of(request)]),))
+    )
     first = scene.ask("openai-chat", "first:cooled")
     assert first.status == 429
     assert 0 < int(first.headers["retry-after"]) <= 20
@@ -289,22 +302,21 @@ def test_one_model_can_be_read_and_an_unknown_one_is_404(catalogue: Scene) -> No
     assert missing.json["detail"]["code"] == "not_found"
 
 
-def test_parallel_listings_make_one_request_at_the_provider(catalogue: Scene) -> None:
+def test_parallel_listings_make_one_request_at_the_provider() -> None:
     go = Moment()
 
     def script(request: Received) -> Reply:
         reply = lists(request)
-        return Reply(reply.status, reply.headers, body=reply.body, before=(Pause(go),)) if "/alpha/" in request.path else reply
+        return Reply(reply.status, reply.headers, reply.body, before=(Pause(go),))
 
-    catalogue.play(script)
-    first = catalogue.upstream.arrival(1)
-    with ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(catalogue.proxy.get, "/v1/models?backend=alpha") for _ in range(2)]
-        first.wait()
-        # A third listing that needs no provider is answered meanwhile, so the two are both under way or done.
-        catalogue.proxy.get("/v1/models?backend=pinned")
-        go.happen()
-        assert [len(ids(answer.result())) for answer in answers] == [2, 2]
+    with upstream_in_thread(script) as upstream, ThreadPoolExecutor(8) as pool:
+        backends = {"alpha": {"type": "openai", "base_url": f"{upstream.url}/alpha/v1", "no_auth": True}}
+        with started(config={"backends": backends}) as proxy:
+            answers = [pool.submit(proxy.get, "/v1/models?backend=alpha") for _ in range(8)]
+            upstream.arrival(1).wait()
+            go.happen()
+            assert [len(ids(answer.result())) for answer in answers] == [2] * 8
+        assert len(upstream.requests) == 1
 
 
 def test_a_failing_list_costs_neither_chat_nor_the_listing() -> None:
@@ -323,6 +335,19 @@ def test_a_failing_list_costs_neither_chat_nor_the_listing() -> None:
             assert scene.ask("openai-chat", "broken:m").status == 200
 
 
+def test_a_list_that_takes_longer_than_five_seconds_is_left_out_and_named() -> None:
+    with upstream_in_thread(lambda request: Reply(before=(Hang(),))) as upstream:
+        backends = {
+            "slow": {"type": "openai", "base_url": f"{upstream.url}/v1", "no_auth": True},
+            "fine": {"type": "openai", "base_url": f"{upstream.url}/fine/v1", "no_auth": True, "models": ["f"]},
+        }
+        with started(config={"backends": backends}) as proxy:
+            answer = proxy.get("/v1/models")
+    assert answer.status == 200
+    assert "fine:f" in ids(answer)
+    assert answer.headers["x-llm-proxy-unavailable-backends"] == "slow"
+
+
 # BE-05: calls
 
 
@@ -331,8 +356,12 @@ def test_a_back_end_that_is_the_proxy_itself_is_508_after_one_hop() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     backends = {"self": {"type": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "api_keys": [KEY]}}
-    with started("--port", str(port), "--anthropic-port", "off", config={"backends": backends, "default_backend": "self"}) as proxy:
-        answer = proxy.post("/v1/chat/completions", {"model": "self:self:m", "messages": [{"role": "user", "content": "hi"}]})
+    with started(
+        "--port", str(port), "--anthropic-port", "off", config={"backends": backends, "default_backend": "self"}
+    ) as proxy:
+        answer = proxy.post(
+            "/v1/chat/completions", {"model": "self:self:m", "messages": [{"role": "user", "content": "hi"}]}
+        )
         assert answer.status == 508
         assert answer.json["detail"]["code"] == "loop_guard"
         rows = proxy.get("/usage/recent").json["data"]
@@ -359,7 +388,13 @@ def test_a_redirect_is_502_and_nothing_is_asked_there(scene: Scene, client: Prot
 
 
 def test_a_provider_that_closes_idle_connections_shows_no_error(scene: Scene) -> None:
-    scene.play(Reply(body=json.dumps(whole("openai-chat")).encode(), headers=(("content-type", "application/json"),), after=(Close(),)))
+    scene.play(
+        Reply(
+            body=json.dumps(whole("openai-chat")).encode(),
+            headers=(("content-type", "application/json"),),
+            after=(Close(),),
+        )
+    )
     assert {scene.ask("openai-chat", "up-chat:m").status for _ in range(150)} == {200}
 
 
@@ -397,7 +432,9 @@ def test_an_unreachable_provider_is_503_without_its_address(client: Protocol) ->
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        with started(config={"backends": {"gone": {"type": "openai", "base_url": f"{url}/v1", "no_auth": True}}}) as proxy:
+        with started(
+            config={"backends": {"gone": {"type": "openai", "base_url": f"{url}/v1", "no_auth": True}}}
+        ) as proxy:
             answer = Scene(proxy, Upstream(say)).ask(client, "gone:m")
     assert answer.status == 503
     assert answer.json["detail"]["code"] == "backend_unavailable"
@@ -603,7 +640,9 @@ def test_the_cost_that_openrouter_reports_is_recorded(scene: Scene, client: Prot
 
 @each_client
 def test_comment_lines_in_a_stream_are_tolerated(scene: Scene, client: Protocol) -> None:
-    scene.play(Reply.sse(b": OPENROUTER PROCESSING\n\n", *deltas("openai-chat"), b": again\n\n", *ending("openai-chat")))
+    scene.play(
+        Reply.sse(b": OPENROUTER PROCESSING\n\n", *deltas("openai-chat"), b": again\n\n", *ending("openai-chat"))
+    )
     assert scene.meaning(client, "router:x/y", True).text == "w0 w1 w2 "
 
 
@@ -621,7 +660,13 @@ def test_a_request_without_limit_gets_the_default_or_the_models_smaller_maximum(
 
 
 def test_anthropic_gets_key_version_and_user_and_nothing_that_it_does_not_know(scene: Scene) -> None:
-    more = {"frequency_penalty": 0.3, "presence_penalty": 0.1, "logit_bias": {"1": 2}, "user": "somebody", "max_tokens": 77}
+    more = {
+        "frequency_penalty": 0.3,
+        "presence_penalty": 0.1,
+        "logit_bias": {"1": 2},
+        "user": "somebody",
+        "max_tokens": 77,
+    }
     assert scene.ask("openai-chat", "claude:claude-sonnet-4-5", **more).status == 200
     assert scene.last.path == "/claude/v1/messages"
     assert scene.last.header("x-api-key") == "provider-key-c"
@@ -677,7 +722,10 @@ def test_retry_info_says_how_long_a_gemini_key_rests(scene: Scene, client: Proto
 def test_a_block_of_gemini_is_a_content_filter(scene: Scene, client: Protocol, stream: bool) -> None:
     for answer in (
         {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}},
-        {"candidates": [{"finishReason": "SAFETY", "index": 0}], "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7}},
+        {
+            "candidates": [{"finishReason": "SAFETY", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 7, "totalTokenCount": 7},
+        },
     ):
         scene.play(Reply.sse(*frames([answer])) if stream else Reply.json(answer))
         meant = scene.meaning(client, target("gemini"), stream)
@@ -731,15 +779,12 @@ def test_the_coding_plan_takes_no_more_than_its_ceiling(scene: Scene, client: Pr
     assert scene.last.json["max_tokens"] == 200_000
 
 
-@both
-@each_client
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("client", PROTOCOLS)
 def test_the_coding_plans_answer_names_the_requested_model(scene: Scene, client: Protocol, stream: bool) -> None:
     answer = scene.ask(client, "coding:glm-4.6", stream)
     assert answer.headers["x-llm-proxy-model"] == "glm-4.6"
-    if client != "openai-chat":
-        body = data_of(answer)[-1] if stream and client == "gemini" else None if stream else answer.json
-        if body is not None:
-            assert body.get("model", body.get("modelVersion")) == "glm-4.6"
+    assert b'"glm-4.6"' in answer.body
 
 
 # FE-08: counting
@@ -758,7 +803,9 @@ def number(answer: Any) -> int:
 
 
 @pytest.mark.parametrize("client", ["anthropic-messages", "gemini"])
-def test_counting_for_a_target_without_a_counter_is_an_estimate_without_any_call(scene: Scene, client: Protocol) -> None:
+def test_counting_for_a_target_without_a_counter_is_an_estimate_without_any_call(
+    scene: Scene, client: Protocol
+) -> None:
     assert number(count(scene, client, target("openai-chat"))) > 0
     assert scene.upstream.requests == []
 
@@ -774,7 +821,11 @@ def test_the_targets_own_number_counts_where_it_speaks_the_dialect(scene: Scene,
 @pytest.mark.parametrize("client", ["anthropic-messages", "gemini"])
 def test_counting_that_fails_at_the_target_gives_the_estimate(scene: Scene, client: Protocol) -> None:
     expected = number(count(scene, client, target("openai-chat")))
-    for reply in (Reply.json({"error": {"message": "broken"}}, 500), Reply.json({"odd": 1}), Reply(200, body=b"<html>")):
+    for reply in (
+        Reply.json({"error": {"message": "broken"}}, 500),
+        Reply.json({"odd": 1}),
+        Reply(200, body=b"<html>"),
+    ):
         scene.play(reply)
         assert number(count(scene, client, target(client))) == expected
         assert len(scene.upstream.requests) == 1
@@ -786,7 +837,9 @@ def test_tools_and_images_make_the_number_larger(scene: Scene) -> None:
     plain = number(count(scene, "anthropic-messages", target("openai-chat")))
     tools = number(count(scene, "anthropic-messages", target("openai-chat"), **tools_of("anthropic-messages", "f")))
     content = [{"type": "text", "text": "hi"}, PICTURE]
-    image = number(count(scene, "anthropic-messages", target("openai-chat"), messages=[{"role": "user", "content": content}]))
+    image = number(
+        count(scene, "anthropic-messages", target("openai-chat"), messages=[{"role": "user", "content": content}])
+    )
     assert plain < tools and plain < image
 
 
@@ -794,7 +847,10 @@ def test_tools_and_images_make_the_number_larger(scene: Scene) -> None:
 
 
 def test_embeddings_are_passed_on_and_come_back_unchanged(scene: Scene) -> None:
-    body = b'{ "object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}], "model":"m","usage":{"prompt_tokens":2,"total_tokens":2},"odd":1.50}'
+    body = (
+        b'{ "object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}], "model":"m",'
+        b'"usage":{"prompt_tokens":2,"total_tokens":2},"odd":1.50}'
+    )
     scene.play(Reply(200, (("content-type", "application/json"),), body))
     answer = scene.post("/v1/embeddings", {"model": "router:m", "input": ["a"], "encoding_format": "base64", "odd": 1})
     assert answer.body == body
@@ -812,7 +868,13 @@ def test_side_calls_at_other_types_are_400_naming_the_supported_ones(scene: Scen
 
 
 def test_legacy_completions_pass_with_all_their_fields(scene: Scene) -> None:
-    body = {"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": [{"text": "x", "index": 0, "finish_reason": "stop"}]}
+    body = {
+        "id": "c",
+        "object": "text_completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"text": "x", "index": 0, "finish_reason": "stop"}],
+    }
     scene.play(Reply.json(body))
     sent = {"prompt": ["a", "b"], "suffix": "s", "echo": True, "best_of": 2}
     answer = scene.post("/v1/completions", {"model": "up-chat:m", **sent})
@@ -831,13 +893,21 @@ def test_legacy_completions_stream_as_they_come(scene: Scene) -> None:
 
 
 def test_a_side_call_uses_the_next_key_after_a_limit(scene: Scene) -> None:
-    scene.play(lambda r: Reply.json({"error": {"message": "slow"}}, 429) if key_of(r) == "a" else Reply.json({"object": "list", "data": []}))
+    scene.play(
+        lambda r: (
+            Reply.json({"error": {"message": "slow"}}, 429)
+            if key_of(r) == "a"
+            else Reply.json({"object": "list", "data": []})
+        )
+    )
     assert scene.post("/v1/embeddings", {"model": "two:embed", "input": "a"}).status == 200
     assert used(scene) == "ab"
 
 
 def test_a_side_call_is_on_the_usage_page_with_its_prompt_tokens(scene: Scene) -> None:
-    scene.play(Reply.json({"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 23, "total_tokens": 23}}))
+    scene.play(
+        Reply.json({"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 23, "total_tokens": 23}})
+    )
     scene.proxy.post("/v1/embeddings", {"model": "router:embed", "input": "a"}, {"x-request-id": "embed-1"})
     [row] = [row for row in scene.proxy.get("/usage/recent?backend=router").json["data"] if row["id"] == "embed-1"]
     assert (row["prompt_tokens"], row["model"]) == (23, "router:embed")

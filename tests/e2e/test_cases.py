@@ -42,9 +42,8 @@ def test_request_case(case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[tuple[Proxy, Upstream]]:
-    with upstream_in_thread(by_case) as upstream:
-        with running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
-            yield proxy, upstream
+    with upstream_in_thread(by_case) as upstream, running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+        yield proxy, upstream
     sdk.close_clients()
 
 

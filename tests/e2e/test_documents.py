@@ -60,9 +60,16 @@ def _assigns(line: str) -> bool:
 
 def test_the_example_environment_names_only_variables_that_exist_and_every_provider() -> None:
     named = {
-        line.removeprefix("#").partition("=")[0] for line in ENVIRONMENT.read_text("utf-8").splitlines() if _assigns(line)
+        line.removeprefix("#").partition("=")[0]
+        for line in ENVIRONMENT.read_text("utf-8").splitlines()
+        if _assigns(line)
     }
     providers = {name for built_in in BUILT_IN.values() for name in (*built_in.key_env, built_in.url_env) if name}
-    known = {name for group in GROUPS for option in group.options for name in (*option.env, *option.env_off, *option.env_numbered)}
+    known = {
+        name
+        for group in GROUPS
+        for option in group.options
+        for name in (*option.env, *option.env_off, *option.env_numbered)
+    }
     assert named <= providers | known | {f"{name}_1" for name in providers | known}
     assert {name for built_in in BUILT_IN.values() for name in built_in.key_env} <= named

@@ -11,8 +11,22 @@ from typing import Any
 import pytest
 
 from tests.e2e.asking import (
-    CROSSED, PAIRS, PROTOCOLS, Called, Scene, call, data_of, error_of, frames, path_of, protocol_of, say, target,
-    tools_of, wants_stream,
+    CROSSED,
+    PAIRS,
+    PROTOCOLS,
+    Called,
+    Scene,
+    body_of,
+    call,
+    data_of,
+    error_of,
+    frames,
+    path_of,
+    protocol_of,
+    say,
+    target,
+    tools_of,
+    wants_stream,
 )  # fmt: skip
 from tests.faults.stage import deltas, ending, whole
 from tests.support import grammar
@@ -192,9 +206,7 @@ def thinking(request: Received) -> Reply:
             parts: list[tuple[dict[str, Any], str | None]] = [
                 ({"role": "assistant", "reasoning_content": "thought"}, None), ({"content": "said"}, None), ({}, "stop"),
             ]  # fmt: skip
-            events = [
-                {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in parts
-            ]
+            events = [{**base, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in parts]
     if stream:
         return Reply.sse(*frames(events, done=protocol == "openai-chat"))
     return Reply.json(answer)
@@ -264,9 +276,7 @@ def test_a_freeform_tool_is_a_function_for_others_and_its_text_comes_back_exactl
 
 @both
 @pytest.mark.parametrize("client", ["openai-chat", "anthropic-messages", "gemini"])
-def test_stop_sequences_are_enforced_for_a_provider_that_has_none(
-    scene: Scene, client: Protocol, stream: bool
-) -> None:
+def test_stop_sequences_are_enforced_for_a_provider_that_has_none(scene: Scene, client: Protocol, stream: bool) -> None:
     """Responses knows no stop sequences: the proxy cuts the text and, in a stream, closes the provider's answer."""
 
     def script(request: Received) -> Reply:
@@ -377,9 +387,7 @@ def test_an_image_in_a_tool_result_reaches_the_others_too(scene: Scene, back: Pr
 
 @pytest.mark.parametrize("back", ["openai-chat", "openai-responses", "gemini"])
 def test_a_server_tool_is_refused_naming_its_type_where_the_target_lacks_it(scene: Scene, back: Protocol) -> None:
-    answer = scene.ask(
-        "anthropic-messages", target(back), tools=[{"type": "bash_20250124", "name": "bash"}]
-    )
+    answer = scene.ask("anthropic-messages", target(back), tools=[{"type": "bash_20250124", "name": "bash"}])
     assert answer.status == 400, answer.body
     assert "bash_20250124" in error_of("anthropic-messages", answer)["message"]
     assert scene.upstream.requests == []
@@ -722,12 +730,14 @@ def test_deep_nesting_is_400(scene: Scene, client: Protocol) -> None:
     assert answer.json["detail"]["code"] == "invalid_request"
 
 
-def test_of_equal_keys_the_last_counts_and_only_it_is_sent_on(scene: Scene) -> None:
-    body = b'{"model":"up-anthropic:one","model":"up-chat:two","messages":[{"role":"user","content":"a"}],"user":"x","user":"y"}'
-    assert scene.post("/v1/chat/completions", body).status == 200
-    assert protocol_of(scene.last) == "openai-chat"
-    assert scene.last.body.count(b'"model"') == 1 and scene.last.body.count(b'"user":') == 1
-    assert scene.last.json["model"] == "two" and scene.last.json["user"] == "y"
+@pytest.mark.parametrize("client", PROTOCOLS[:3])
+def test_of_equal_keys_the_last_counts_and_only_it_is_sent_on(scene: Scene, client: Protocol) -> None:
+    rest = json.dumps(body_of(client, target(client, "two")))[1:]
+    body = b'{"model":"up-gemini:one","odd":"x","odd":"y",' + rest.encode()
+    assert scene.post(path_of(client, "m"), body).status == 200
+    assert protocol_of(scene.last) == client
+    assert scene.last.body.count(b'"model"') == 1 and scene.last.body.count(b'"odd"') == 1
+    assert scene.last.json["model"] == "two" and scene.last.json["odd"] == "y"
 
 
 @each_client
@@ -779,7 +789,9 @@ def test_a_gemini_target_gets_a_schema_that_it_accepts(scene: Scene) -> None:
         "$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": False,
         "propertyNames": {"pattern": "^[a-z]+$"}, "properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}},
     }  # fmt: skip
-    answer = scene.ask("openai-chat", target("gemini", "gemini-2.5-flash"), **tools_of("openai-chat", "f", schema=schema))
+    answer = scene.ask(
+        "openai-chat", target("gemini", "gemini-2.5-flash"), **tools_of("openai-chat", "f", schema=schema)
+    )
     assert answer.status == 200, answer.body
     [declared] = scene.last.json["tools"][0]["functionDeclarations"]
     if "parameters" in declared:
@@ -834,7 +846,12 @@ def test_parallel_calls_switched_off_hold_at_a_target_without_the_switch(scene: 
         assert meant.stop == "tool_use"
 
 
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 
 
 @both
@@ -877,10 +894,62 @@ def test_media_that_a_target_cannot_take_is_400_naming_it(scene: Scene, back: Pr
 @both
 def test_losses_are_listed_in_a_header(scene: Scene, stream: bool) -> None:
     answer = scene.ask(
-        "openai-chat", target("anthropic-messages", "claude-sonnet-4-5"), stream, frequency_penalty=0.5, logit_bias={"1": 1}, seed=4
+        "openai-chat",
+        target("anthropic-messages", "claude-sonnet-4-5"),
+        stream,
+        frequency_penalty=0.5,
+        logit_bias={"1": 1},
+        seed=4,
     )
     assert answer.status == 200
     for name in ("frequency_penalty", "logit_bias", "seed"):
         assert name in answer.headers["x-llm-proxy-warnings"]
         assert name not in scene.last.json
     assert "x-llm-proxy-warnings" not in scene.ask("openai-chat", target("anthropic-messages"), stream).headers
+
+
+FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"}}
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+
+
+@each_back
+def test_images_and_documents_reach_every_target(scene: Scene, back: Protocol) -> None:
+    content = [{"type": "text", "text": "look"}, IMAGE, FILE]
+    answer = scene.ask("openai-chat", target(back), messages=[{"role": "user", "content": content}])
+    assert answer.status == 200, answer.body
+    sent = scene.last.body.decode()
+    assert PNG in sent and "JVBERi0x" in sent and "look" in sent
+    assert "x-llm-proxy-warnings" not in answer.headers
+
+
+@both
+def test_an_image_by_address_is_400_for_a_target_that_fetches_none(scene: Scene, stream: bool) -> None:
+    content = [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+    answer = scene.ask(
+        "openai-chat", target("gemini", "gemini-2.5-flash"), stream, messages=[{"role": "user", "content": content}]
+    )
+    assert answer.status == 400
+    assert "image" in error_of("openai-chat", answer)["message"]
+    assert scene.upstream.requests == []
+
+
+@each_crossed
+def test_a_tool_result_without_its_call_is_422_or_kept_as_text_with_a_warning(
+    scene: Scene, client: Protocol, back: Protocol
+) -> None:
+    more: dict[str, Any] = {
+        "openai-chat": {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "t1", "content": "the result"}]},
+        "openai-responses": {"input": [{"type": "function_call_output", "call_id": "t1", "output": "the result"}]},
+        "anthropic-messages": {
+            "messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "the result"}]}]
+        },
+        "gemini": {"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"r": "the result"}}}]}]},
+    }[client]  # fmt: skip
+    answer = scene.ask(client, target(back), **more)
+    if answer.status == 422:
+        assert answer.json["detail"]["code"] == "validation_error"
+        error_of(client, answer)
+    else:
+        assert answer.status == 200
+        assert "the result" in scene.last.body.decode()
+        assert "result" in answer.headers["x-llm-proxy-warnings"]

@@ -129,9 +129,8 @@ def _sse(*events: Any) -> Reply:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[tuple[Proxy, Upstream]]:
-    with upstream_in_thread(answer) as upstream:
-        with running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
-            yield proxy, upstream
+    with upstream_in_thread(answer) as upstream, running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+        yield proxy, upstream
 
 
 def send(proxy: Proxy, sample: Sample, model: str) -> tuple[int, bytes, bytes]:

@@ -224,7 +224,7 @@ def test_written_json_reads_back(value: Any) -> None:
         (b'{"x":"\\"model\\":1"}', b'{"x":"\\"model\\":1","model":"N"}'),
         (b'{"model":1,"x":2,"model":3}', b'{"x":2,"model":"N"}'),
         (b'{"x":2,"model":3, "model":3}', b'{"x":2, "model":"N"}'),
-        (b'{"x":12,"x":1,"model":3}', b'{"x":12,"x":1,"model":"N"}'),
+        (b'{"x":12,"x":1,"model":3}', b'{"x":1,"model":"N"}'),
         (rb'{"\u006dodel":1}', rb'{"\u006dodel":"N"}'),
         (b'\xef\xbb\xbf{"model":1}', b'{"model":"N"}'),
     ],
@@ -263,11 +263,12 @@ def test_replacing_means_what_it_says(
 
 @given(st.lists(st.tuples(st.sampled_from("aab"), VALUES), max_size=5), st.sampled_from("abc"))
 @settings(max_examples=200, deadline=None)
-def test_replacing_leaves_one_member_of_that_name(pairs: list[tuple[str, Any]], name: str) -> None:
+def test_replacing_leaves_one_member_of_each_name_in_its_last_place(pairs: list[tuple[str, Any]], name: str) -> None:
     body = b"{" + b" , ".join(b'"%b" : %b' % (key.encode(), encode(value)) for key, value in pairs) + b"}"
     found = json.loads(replace_member(body, name, b'"N"'), object_pairs_hook=list)
     assert [pair for pair in found if pair[0] == name] == [(name, "N")]
-    assert [key for key, _ in found if key != name] == [key for key, _ in pairs if key != name]
+    others = [key for key, _ in pairs if key != name]
+    assert [key for key, _ in found if key != name] == list(dict.fromkeys(others[::-1]))[::-1]
 
 
 # ---- edits

@@ -119,7 +119,7 @@ ROWS: Final[tuple[Row, ...]] = (
         key_env=("ZAI_CODING_PLAN_API_KEY",),
         borrowed_env=("ZAI_API_KEY",),
         models=_GLM,
-        quirks={"max_output": 200_000},
+        quirks={"max_output": 200_000, "model_as_requested": True},
         ceiling=200_000,
     ),
     Row(

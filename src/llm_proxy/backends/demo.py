@@ -44,7 +44,7 @@ class DemoBackend:
     """An instance of the demo. Its answers depend on the request alone, apart from ids and times."""
 
     def __init__(self, settings: BackendSettings) -> None:
-        self.settings = settings
+        self.settings = msgspec.structs.replace(settings, default_model=settings.default_model or "echo")
         self._capabilities = lookup("openai-chat", "", {"custom_tools": False, "allowed_tools": False})
 
     @property

@@ -18,6 +18,7 @@ from llm_proxy.conversation.parts import Seal
 from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.capabilities import Capabilities
+from llm_proxy.wire.json import Body
 from llm_proxy.wire.sse import Frame
 
 
@@ -187,10 +188,10 @@ class Dialect(Protocol):
     """A keep-alive frame for verbatim streams, empty where the protocol allows none."""
 
     # towards clients
-    def read_head(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Head:
+    def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         """Raises FaultError when the body is no JSON object or `model`/`stream` have the wrong type. Gemini: both come from the path."""
 
-    def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request: ...
+    def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request: ...
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes: ...
 

@@ -34,6 +34,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     resend_reasoning: Chat dialects that want `reasoning_content` back: never, `tool-turns`, always
     call_ids: Gemini: ids on functionCall/functionResponse are wanted (3 and later)
     media_in_results: images may stand in tool results
+    model_as_requested: answers shall name the model that was asked for, whatever the provider says
     cache_form: Chat: how a cache mark is spelled: OpenAI's `breakpoint`, or Anthropic's `cache_control` (OpenRouter, DashScope)
     text_lists: Chat: content may be a list of text parts (DeepSeek answers 400 "expected a string")
     short_call_ids: Chat: Mistral takes only call ids of exactly nine letters and digits
@@ -89,6 +90,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     betas: bool = True
     safety: bool = True
     phase: bool = False
+    model_as_requested: bool = False
 
 
 Row = tuple[str, dict[str, object]]

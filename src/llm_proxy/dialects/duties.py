@@ -73,11 +73,10 @@ class InputUnwrapper:
         key = self._text.find('"input"')
         if key < 0:
             return False
-        colon = self._text.find(":", key + 7)
-        quote = self._text.find('"', colon + 1) if colon > 0 else -1
-        if quote < 0:
+        value = self._text[key + 7 :].lstrip()
+        if not value.startswith(":") or not (value := value[1:].lstrip()).startswith('"'):
             return False
-        self._at = quote + 1
+        self._at = len(self._text) - len(value) + 1
         return True
 
     def rest(self, arguments: str) -> str:

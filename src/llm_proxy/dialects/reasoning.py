@@ -12,12 +12,13 @@ import binascii
 import hashlib
 import hmac
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from llm_proxy.conversation.parts import Part, Seal, Text, Thinking, ToolCall
+from llm_proxy.conversation.parts import Part, Seal, Text, Thinking, ToolCall, ToolResult, text_of
 from llm_proxy.conversation.request import Message, Request
+from llm_proxy.dialects import names
 
 PREFIX = "gw1."
 # How the prefix begins where a protocol wants base64 (Gemini's thoughtSignature): five characters are the same whatever follows.
@@ -66,17 +67,48 @@ class Recollection(msgspec.Struct, frozen=True, array_like=True):
 Recall = Callable[[str], Recollection | None]
 
 
-def call_key(call_id: str) -> str:
-    return "call:" + call_id
+def place_of(messages: Sequence[Message]) -> str:
+    """A name for the place after `messages` in this conversation: what the user said first and last, and which results came last.
+
+    The same words of another conversation, and ids that a provider uses again and again, do not meet here.
+    """
+    users = [message for message in messages if message.role == "user"]
+    return _place(_said(users[0]), _said(users[-1])) if users else ""
 
 
-def text_key(text: str) -> str:
+def _said(message: Message) -> bytes:
+    digest = hashlib.sha256()
+    for part in message.parts:
+        match part:
+            case Text(text=text):
+                digest.update(b"t" + text.strip().encode("utf-8", "replace"))
+            case ToolResult(call_id=call_id):
+                digest.update(b"r" + _stem(call_id).encode())
+            case _:
+                pass
+    return digest.digest()
+
+
+def _place(first: bytes, last: bytes) -> str:
+    return hashlib.sha256(first + last).hexdigest()[:32]
+
+
+def call_key(place: str, call_id: str) -> str:
+    """Clients of some protocols see a stand-in for an odd id; both mean the same call."""
+    return f"{place}:call:{_stem(call_id)}"
+
+
+def _stem(call_id: str) -> str:
+    return names.call_id(call_id, "").removeprefix("toolu_").removeprefix("call_")
+
+
+def text_key(place: str, text: str) -> str:
     """Key of a text by its content; white space at the ends does not count, clients trim it."""
-    return "text:" + hashlib.sha256(text.strip().encode("utf-8", "replace")).hexdigest()
+    return f"{place}:text:" + hashlib.sha256(text.strip().encode("utf-8", "replace")).hexdigest()
 
 
-def recollections(parts: Iterable[Part]) -> dict[str, Recollection]:
-    """What to remember of one answer: per tool call and per text, the sealed reasoning before it. Empty when nothing is sealed."""
+def recollections(place: str, parts: Iterable[Part]) -> dict[str, Recollection]:
+    """What to remember of an answer at `place`: per tool call and per text, the sealed reasoning before it. Empty when nothing is sealed."""
     found: dict[str, Recollection] = {}
     pending: list[Thinking] = []
     texts: list[str] = []
@@ -88,7 +120,7 @@ def recollections(parts: Iterable[Part]) -> dict[str, Recollection]:
                 pending.append(part)
             case ToolCall(id=call_id, seal=seal):
                 if pending or seal:
-                    found[call_key(call_id)] = Recollection(tuple(pending), seal)
+                    found[call_key(place, call_id)] = Recollection(tuple(pending), seal)
                 pending = []
             case Text(text=text, seal=seal) if text or seal:
                 texts.append(text)
@@ -96,12 +128,37 @@ def recollections(parts: Iterable[Part]) -> dict[str, Recollection]:
                 before_text += pending
                 # Reasoning before a text that precedes a call belongs to the call as well: agents may drop the text.
     if (before_text or text_seal) and any(text.strip() for text in texts) and not found:
-        found[text_key("".join(texts))] = Recollection(tuple(before_text), text_seal)
+        found[text_key(place, "".join(texts))] = Recollection(tuple(before_text), text_seal)
     return {
         key: value
         for key, value in found.items()
         if value.seal or any(thinking.seal or thinking.text for thinking in value.thinking)
     }
+
+
+def places(messages: Sequence[Message]) -> Iterator[tuple[str, Message]]:
+    """Every assistant message with its place; each message is looked at once."""
+    first: bytes | None = None
+    place, last = "", None
+    for message in messages:
+        if message.role == "user":
+            first = _said(message) if first is None else first
+            last = message
+        elif message.role == "assistant":
+            if last is not None:
+                place, last = _place(first or b"", _said(last)), None
+            yield place, message
+
+
+def wanted_keys(messages: Sequence[Message]) -> list[str]:
+    """The keys under which something may be remembered for these messages."""
+    keys: list[str] = []
+    for place, message in places(messages):
+        calls = [part.id for part in message.parts if isinstance(part, ToolCall)]
+        keys += [call_key(place, call) for call in calls]
+        if not calls and (text := text_of(message.parts)).strip():
+            keys.append(text_key(place, text))
+    return keys
 
 
 def has_traces(body: bytes) -> bool:
@@ -134,15 +191,14 @@ def restore(request: Request, envelope: Envelope, recall: Recall) -> Request:
 
     An envelope that cannot be opened becomes a seal of unknown origin, so that every writer leaves it out.
     """
-    messages = tuple(_restored(message, envelope, recall) for message in request.messages)
+    restored = {id(message): _restored(message, place, envelope, recall) for place, message in places(request.messages)}
+    messages = tuple(restored.get(id(message), message) for message in request.messages)
     if all(new is old for new, old in zip(messages, request.messages, strict=True)):
         return request
     return msgspec.structs.replace(request, messages=messages)
 
 
-def _restored(message: Message, envelope: Envelope, recall: Recall) -> Message:
-    if message.role != "assistant":
-        return message
+def _restored(message: Message, place: str, envelope: Envelope, recall: Recall) -> Message:
     parts: list[Part] = []
     changed = False
     for part in message.parts:
@@ -151,18 +207,26 @@ def _restored(message: Message, envelope: Envelope, recall: Recall) -> Message:
         parts.append(opened)
     known = any(isinstance(part, Thinking) and part.seal for part in parts)
     calls = [part for part in parts if isinstance(part, ToolCall)]
-    memories = {call.id: memory for call in calls if (memory := recall(call_key(call.id)))}
-    if not memories and not calls and not known:
-        text = "".join(part.text for part in parts if isinstance(part, Text))
-        if text.strip() and (memory := recall(text_key(text))):
+    memories = {call.id: memory for call in calls if (memory := recall(call_key(place, call.id)))}
+    if not calls and not known:
+        text = text_of(tuple(parts))
+        memory = recall(text_key(place, text)) if text.strip() else None
+        if memory and _agrees(parts, memory.thinking):
             parts = [*memory.thinking, *(part for part in parts if not isinstance(part, Thinking))]
             changed = True
             if memory.seal:
                 last = max(index for index, part in enumerate(parts) if isinstance(part, Text))
                 parts[last] = msgspec.structs.replace(parts[last], seal=memory.seal)
-    if memories:
+    if memories and (known or _agrees(parts, [one for memory in memories.values() for one in memory.thinking])):
         parts, changed = _with_memories(parts, memories, known), True
     return msgspec.structs.replace(message, parts=tuple(parts)) if changed else message
+
+
+def _agrees(parts: Sequence[Part], thinking: Sequence[Thinking]) -> bool:
+    """Is the reasoning that the client sent, if any, the one that is remembered? Clients may shorten it, never change it."""
+    sent = "".join(part.text for part in parts if isinstance(part, Thinking)).strip()
+    kept = "".join(part.text for part in thinking).strip()
+    return not sent or sent.startswith(kept) or kept.startswith(sent)
 
 
 def _with_memories(parts: list[Part], memories: dict[str, Recollection], known: bool) -> list[Part]:

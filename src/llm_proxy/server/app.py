@@ -13,9 +13,9 @@ import msgspec
 
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import operations, pages
+from llm_proxy.server import operations, pages, side_calls
 from llm_proxy.server.exchange import Exchange
-from llm_proxy.server.gateway import Gateway, new_id
+from llm_proxy.server.gateway import MOST_UPSTREAM_TEXT, Gateway, new_id
 from llm_proxy.server.http import (
     JSON_TYPE,
     Disconnected,
@@ -30,7 +30,6 @@ from llm_proxy.server.http import (
 from llm_proxy.server.paths import NoRoute, Route, Surface, resolve
 from llm_proxy.server.sessions import session_of
 from llm_proxy.wire.headers import is_sane_request_id
-from llm_proxy.wire.secrets import scrub
 
 _LOG = logging.getLogger(__name__)
 _MAX_HOPS = 5
@@ -184,10 +183,10 @@ def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
     """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
     if fault.origin != surface or fault.raw.lstrip()[:1] not in b"{[" or fault.kind in ("upstream_auth", "closed"):
         return b""
-    if not _is_json(fault.raw):
-        return b""
     text = fault.raw.decode("utf-8", "replace")
-    return fault.raw if scrub(text, gateway.secrets) == text else b""
+    if not _is_json(fault.raw) or len(fault.message) >= MOST_UPSTREAM_TEXT or gateway.clean(text) != text:
+        return b""
+    return fault.raw
 
 
 def _is_json(body: bytes) -> bool:
@@ -222,8 +221,8 @@ _HANDLERS: dict[str, Handler] = {
     "count": operations.count,
     "models": operations.models,
     "model": operations.model,
-    "completions": operations.completions,
-    "embeddings": operations.embeddings,
+    "completions": side_calls.completions,
+    "embeddings": side_calls.embeddings,
     "response": operations.response,
     "response-input": operations.response_input,
     "response-cancel": operations.response_cancel,

@@ -17,12 +17,13 @@ from llm_proxy.conversation.answer import Answer
 from llm_proxy.conversation.events import Event, Failed, is_content
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.usage import Usage
-from llm_proxy.dialects.base import Glancer, ReplyContext, StreamWriter
+from llm_proxy.dialects.base import NO_DUTIES, Glancer, ReplyContext, StreamWriter
 from llm_proxy.server import recall, stored_responses
 from llm_proxy.server.copies import merged_copies
 from llm_proxy.server.http import JSON_TYPE, Headers, encode_headers
 from llm_proxy.server.translation import FrameSource, Translation, failure
 from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.secrets import scrub
 from llm_proxy.wire.sse import Frame
 
 if TYPE_CHECKING:
@@ -130,21 +131,19 @@ class Delivery:
 
     async def copies(self, responses: Sequence[Response], prepared: Prepared) -> None:
         """Several answers to one request become the choices of one."""
-        translation = self._begin(prepared, self._exchange.filters())
+        # Each copy pays its own duties; the merged answer passes the rooms once.
+        translation = self._begin(msgspec.structs.replace(prepared, duties=NO_DUTIES), self._exchange.filters())
+        estimate = max(1, self._exchange.head.size // 4)
         sources = []
         for response in responses:
-            part = Translation(prepared.dialect, self._exchange.read_context(prepared), prepared.duties, (), 0)
+            part = Translation(prepared.dialect, self._exchange.read_context(prepared), prepared.duties, (), estimate)
             sources.append(self._batches(await UpstreamBody.of(response), part))
 
         async def batches() -> AsyncIterator[list[Event]]:
             async for events in merged_copies(sources):
                 yield translation.passed(events)
 
-        try:
-            await self._translate(batches(), translation)
-        finally:
-            for response in responses:
-                response.close()
+        await self._translate(batches(), translation)
 
     # Verbatim
 
@@ -183,6 +182,9 @@ class Delivery:
             if not self.sent and not glance.content:
                 raise FaultError(glance.failed)
             self._exchange.fault = glance.failed
+        if glance.failed is not None and any(map(self._tells_secrets, frames)):
+            await self._flush()
+            raise FaultError(glance.failed)
         if self._array or frames[0].raw is frames[0].data:
             data = self._reframed(frames)
         elif strip is not None:
@@ -190,6 +192,10 @@ class Delivery:
         else:
             data = frames[0].raw if len(frames) == 1 else b"".join(frame.raw for frame in frames)
         await self._send(data, commit=glance.content or glance.ended or glance.failed is not None)
+
+    def _tells_secrets(self, frame: Frame) -> bool:
+        text = frame.raw.decode("utf-8", "replace")
+        return scrub(text, self._exchange.gateway.secrets) != text
 
     def _reframed(self, frames: list[Frame]) -> bytes:
         """Elements of a JSON array as SSE, or SSE as elements of a JSON array: what the client asked for."""
@@ -219,6 +225,7 @@ class Delivery:
             prepared.duties,
             filters,  # type: ignore[arg-type]
             max(1, exchange.head.size // 4),
+            prepared.shown_model,
         )
         return self._translation
 
@@ -292,7 +299,7 @@ class Delivery:
         exchange = self._exchange
         gateway, scope = exchange.gateway, exchange.session.scope
         for choice in answer.choices[:1]:
-            recall.keep(gateway.store, scope, choice.parts, gateway.limits.recollection_ttl)
+            recall.keep(gateway.store, scope, exchange.request, choice.parts, gateway.limits.recollection_ttl)
         if self._client.name == "openai-responses":
             response = wire_json.decode_object(body) if writer is None else getattr(writer, "response", None)
             output = getattr(writer, "stored_output", None)

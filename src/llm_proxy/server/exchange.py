@@ -17,7 +17,7 @@ import msgspec
 from llm_proxy import dialects
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.transport import ConnectError
-from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request, ServerTool
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
@@ -30,10 +30,11 @@ from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import recall, stored_responses
 from llm_proxy.server.delivery import Delivery
 from llm_proxy.server.gateway import Gateway, new_id
-from llm_proxy.server.http import Disconnected, Incoming, Outgoing
+from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence, protocol_headers
 from llm_proxy.server.paths import Route
 from llm_proxy.sessions.session import Session
 from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.faults import JsonFault
 
 if TYPE_CHECKING:
     from llm_proxy.backends.transport import Response
@@ -50,6 +51,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     duties: Duties
     verbatim: bool
     maker: str
+    shown_model: str = ""
+    """The model that answers shall name; empty for what the provider says."""
 
 
 class Exchange:
@@ -77,6 +80,7 @@ class Exchange:
         self.session = session
         self.client_agent = incoming.header(b"user-agent")
         self.body = b""
+        self._document = wire_json.Document(b"", {})
         self.client_body = b""
         """The body as the client sent it, where `body` is no longer that."""
         self.previous_id = ""
@@ -100,6 +104,7 @@ class Exchange:
         self.duration = 0.0
         self.time_to_first: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._presence: Presence | None = None
         self._finishing = False
         self._answer_headers: list[tuple[str, str]] = []
 
@@ -110,7 +115,7 @@ class Exchange:
         """The decoded request. Raises FaultError (client) when the body is not what the protocol allows."""
         if self._request is None:
             route = self.route
-            self._request = self._as_read = self.client.read_request(self.body, route.name, route.stream)
+            self._request = self._as_read = self.client.read_request(self._document, route.name, route.stream)
             _check_choice(self._request)
         return self._request
 
@@ -130,30 +135,27 @@ class Exchange:
         gateway = self.gateway
         self._task = asyncio.current_task()
         gateway.active.add(self)
-        watcher: asyncio.Task[None] | None = None
         try:
             self.body = await self.incoming.body(gateway.limits.max_request_bytes)
-            self.head = self.client.read_head(self.body, self.route.name, self.route.stream)
+            self._read(self.body)
+            self.head = self.client.read_head(self._document, self.route.name, self.route.stream)
             self.requested_model, self.stream, self.user = self.head.model, self.head.stream, self.head.user
-            watcher = asyncio.create_task(self._watch())
-            for room in gateway.on_request:
-                self._walled(room, "on_request", self)
-            await self._tries()
+            with Presence(self.incoming, self.outgoing) as self._presence:
+                for room in gateway.on_request:
+                    self._walled(room, "on_request", self)
+                await self._tries()
         except FaultError as error:
             await self._end_with(error.fault)
         except asyncio.CancelledError:
-            if self.interrupted is None and not self.cancelled:
+            if self.interrupted is None:
                 raise
             if self._task is not None:
                 self._task.uncancel()
-            if self.interrupted is not None and not self.cancelled:
-                await self._end_with(self.interrupted)
+            await self._end_with(self.interrupted)
         except Disconnected:
             self.cancelled = True
         finally:
             self._finishing = True
-            if watcher is not None:
-                watcher.cancel()
             gateway.active.discard(self)
             self.duration = time.monotonic() - self._clock
             for room in gateway.on_finish:
@@ -165,6 +167,14 @@ class Exchange:
                 self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
             )  # fmt: skip
 
+    def _read(self, body: bytes) -> None:
+        """Reads the JSON once for everybody. Raises FaultError (bad_request) with the place of what is wrong."""
+        try:
+            self._document = wire_json.read_document(body)
+        except JsonFault as fault:
+            raise bad_request(str(fault), fault.path.removeprefix("$").removeprefix(".")) from None
+        self.body = self._document.text
+
     async def _end_with(self, fault: Fault) -> None:
         """The error answer; or, when keep-alives have already opened a stream, the error in the stream."""
         self.fault = fault
@@ -173,13 +183,9 @@ class Exchange:
         if not self.outgoing.ended:
             await self.outgoing.end(self.client.glancer().failure_frames(self.gateway.shown(fault)))
 
-    async def _watch(self) -> None:
-        """Cancels the exchange as soon as the client is gone."""
-        while (await self.incoming.receive())["type"] != "http.disconnect":
-            pass
-        if not self._finishing and not self.outgoing.ended and self._task is not None:
-            self.cancelled = True
-            self._task.cancel()
+    @property
+    def _gone(self) -> bool:
+        return self._presence is not None and self._presence.gone
 
     def interrupt(self, fault: Fault) -> None:
         """Ends the exchange from outside: the client gets `fault` in its protocol."""
@@ -230,7 +236,7 @@ class Exchange:
             return False
         except asyncio.CancelledError:
             self._record(attempt, None)
-            if self.interrupted is not None and delivery.sent and not self.cancelled:
+            if self.interrupted is not None and delivery.sent and not self._gone:
                 self.fault = self.interrupted
                 if self._task is not None:
                     self._task.uncancel()
@@ -251,7 +257,13 @@ class Exchange:
     async def _call(self, attempt: Attempt, delivery: Delivery) -> None:
         prepared = await self._prepared(attempt)
         if prepared.duties.copies > 1:
-            await delivery.copies(await self._open_copies(attempt, prepared), prepared)
+            responses: list[Response] = []
+            try:
+                await self._open_copies(attempt, prepared, responses)
+                await delivery.copies(responses, prepared)
+            finally:
+                for response in responses:
+                    response.close()
             return
         try:
             response = await self._open(attempt, prepared)
@@ -278,7 +290,7 @@ class Exchange:
                 headers=prepared.headers,
                 key=attempt.key,
                 request_id=self.id,
-                loop_guard=self._hops(),
+                loop_guard=self.gateway.hops(self.incoming),
             )
         )
         self._answer_headers = response.headers
@@ -292,21 +304,19 @@ class Exchange:
             raise
         return response
 
-    async def _open_copies(self, attempt: Attempt, prepared: Prepared) -> list[Response]:
-        """The same call several times at once; all of them, or none."""
-        calls = [self._open(attempt, prepared) for _ in range(prepared.duties.copies)]
-        opened = await asyncio.gather(*calls, return_exceptions=True)
-        responses = [one for one in opened if not isinstance(one, BaseException)]
-        for one in opened:
-            if isinstance(one, BaseException):
-                for response in responses:
-                    response.close()
-                raise one
-        return responses
+    async def _open_copies(self, attempt: Attempt, prepared: Prepared, responses: list[Response]) -> None:
+        """The same call several times at once. Whoever gave `responses` closes what is in it, whatever happens here."""
 
-    def _hops(self) -> str:
-        seen = self.incoming.header(b"x-llmproxy-loop-guard")
-        return f"{seen},{self.gateway.instance_id}" if seen else self.gateway.instance_id
+        async def one() -> None:
+            responses.append(await self._open(attempt, prepared))
+
+        calls = [asyncio.create_task(one()) for _ in range(prepared.duties.copies)]
+        try:
+            await asyncio.gather(*calls)
+        finally:
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
 
     async def _prepared(self, attempt: Attempt) -> Prepared:
         backend = attempt.backend
@@ -320,15 +330,24 @@ class Exchange:
             ask_usage=backend.settings.usage_include,
         )
         same = upstream is self.client
-        headers = self._protocol_headers() if same else {}
+        headers = protocol_headers(self.incoming) if same else {}
         request = await self._for_attempt(same)
+        self.losses = []
+        shown_model = attempt.model if target.capabilities.model_as_requested else ""
         if same and (request is None or request is self._as_read):
-            body = upstream.retarget(self.body, target)
             return Prepared(
-                dialect=upstream, body=body, headers=headers, duties=NO_DUTIES, verbatim=True, maker=target.maker
+                dialect=upstream,
+                body=upstream.retarget(self.body, target),
+                headers=headers,
+                duties=NO_DUTIES,
+                verbatim=not shown_model,
+                maker=target.maker,
+                shown_model=shown_model,
             )
         assert request is not None and self._as_read is not None
         out = upstream.write_request(request, target)
+        if out.duties.copies > _MOST_COPIES:
+            raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")
         self.losses = list(out.losses)
         if same:
             before = upstream.write_request(unwrapped(self._as_read), target).body
@@ -340,8 +359,9 @@ class Exchange:
             body=body,
             headers={**out.headers, **headers},
             duties=out.duties,
-            verbatim=same and out.duties.none,
+            verbatim=same and out.duties.none and not shown_model,
             maker=target.maker,
+            shown_model=shown_model,
         )
 
     async def _for_attempt(self, same: bool) -> Request | None:
@@ -362,18 +382,18 @@ class Exchange:
         body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native)
         if body is not self.body:
             self.client_body = self.body
-            self.body = body
+            self._read(body)
             self._request = self._as_read = None
             self.previous_id = stored_responses.previous_id(self.client_body)
-
-    def _protocol_headers(self) -> dict[str, str]:
-        """Dialect headers of the client that go on to a provider of the same dialect (FE-12)."""
-        return {name: value for name in _DIALECT_HEADERS if (value := self.incoming.header(name.encode()))}
 
     # What a delivery needs
 
     def read_context(self, prepared: Prepared) -> ReadContext:
-        return ReadContext(maker=prepared.maker, new_call_id=derived_call_id)
+        return ReadContext(maker=prepared.maker, new_call_id=self._new_call_id)
+
+    def _new_call_id(self, response_id: str, ordinal: int) -> str:
+        """An id for a call that has none; an answer without an id of its own is told apart by the exchange's."""
+        return derived_call_id(response_id or self.id, ordinal)
 
     def filters(self) -> Sequence[Filter]:
         """The rooms that want to see this answer."""
@@ -427,7 +447,7 @@ def _check_choice(request: Request) -> None:
         raise FaultError(Fault(kind="validation", message=message, param="tool_choice", side="client"))
 
 
-_DIALECT_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
+_MOST_COPIES = 16  # each is billed
 _RATE_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
 _RATE_NAMES = ("retry-after", "retry-after-ms", "x-should-retry")
 

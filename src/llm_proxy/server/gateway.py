@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets as random_bytes
 import time
 from collections.abc import Sequence
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     from llm_proxy.routing.keyring import Keyring
     from llm_proxy.server.access import Access, BrowserGuard
     from llm_proxy.server.exchange import Exchange
+    from llm_proxy.server.http import Incoming
     from llm_proxy.store.usage import MemoryUsage
 
 
-_MOST_UPSTREAM_TEXT = 500  # characters; FE-11
+MOST_UPSTREAM_TEXT = 500  # characters; FE-11
+_INTERNAL = re.compile(
+    r"\b(?:10\.\d{1,3}|127\.\d{1,3}|192\.168|169\.254|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?::\d+)?\b"
+)
 
 
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,12 +99,21 @@ class Gateway:
         backend = self.backends.get(target.backend) if target.backend else None
         return plan_target(backend or self.backends.default, target.model, self.keyring, session=session)
 
+    def hops(self, incoming: Incoming) -> str:
+        """The loop guard of a call made for `incoming`: the proxies that it has passed, this one last (BE-05)."""
+        seen = incoming.header(b"x-llmproxy-loop-guard")
+        return f"{seen},{self.instance_id}" if seen else self.instance_id
+
     def shown(self, fault: Fault) -> Fault:
         """The fault as clients may see it: what an upstream said holds no secret and at most 500 characters."""
         if fault.side != "upstream":
             return fault
-        message = scrub(fault.message, self.secrets)[:_MOST_UPSTREAM_TEXT]
+        message = self.clean(fault.message)[:MOST_UPSTREAM_TEXT]
         return fault if message == fault.message else msgspec.structs.replace(fault, message=message)
+
+    def clean(self, text: str) -> str:
+        """`text` without secrets and without addresses of internal hosts."""
+        return _INTERNAL.sub("[address]", scrub(text, self.secrets))
 
     def _with(self, hook: str) -> tuple[Feature, ...]:
         """The rooms that override `hook`: the others cost nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -106,6 +107,38 @@ def read_members(body: bytes) -> dict[str, Any]:
         raise bad_request(str(error)) from None
 
 
+class Presence:
+    """Cancels the task that serves a request as soon as its client is gone. Begins when the body has been read."""
+
+    def __init__(self, incoming: Incoming, outgoing: Outgoing) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self.gone = False
+
+    def __enter__(self) -> Presence:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Raises Disconnected in place of the cancellation that this presence caused."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        if self.gone and kind is not None and issubclass(kind, asyncio.CancelledError):
+            if self._task is not None:
+                self._task.uncancel()
+            raise Disconnected
+
+    async def _watch(self) -> None:
+        while (await self._incoming.receive())["type"] != "http.disconnect":
+            pass
+        if self._watcher is not None and not self._outgoing.ended and self._task is not None:
+            self.gone = True
+            self._task.cancel()
+
+
 def too_large(limit: int) -> FaultError:
     return FaultError(
         Fault(
@@ -156,6 +189,14 @@ class Outgoing:
         await self._send(
             {"type": "http.response.body", "body": b"" if self.head_only else body, "more_body": False}
         )
+
+
+_PROTOCOL_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
+
+
+def protocol_headers(incoming: Incoming) -> dict[str, str]:
+    """Headers of the client's protocol that go on to a provider of the same protocol (FE-12)."""
+    return {name: value for name in _PROTOCOL_HEADERS if (value := incoming.header(name.encode()))}
 
 
 JSON_TYPE = (b"content-type", b"application/json")

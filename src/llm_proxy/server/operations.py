@@ -1,38 +1,31 @@
-"""Side calls: token counting, model lists, embeddings, legacy completions, kept responses. They use the same routing as a generation."""
+"""Token counting, model lists, kept responses: what clients ask for beside generations."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from llm_proxy import dialects
-from llm_proxy.backends.base import Action, Backend, Call
-from llm_proxy.backends.transport import ConnectError
+from llm_proxy.backends.base import Backend, Call
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import Request
-from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import ModelInfo, Target
 from llm_proxy.dialects.openai_responses import state
-from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import stored_responses
 from llm_proxy.server.gateway import Gateway
-from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, read_members
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, protocol_headers, read_members
 from llm_proxy.server.paths import Route
 from llm_proxy.server.sessions import session_of
-from llm_proxy.server.translation import FrameSource
-from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
 
 _LOG = logging.getLogger(__name__)
 _COUNT_LIMIT = 3.0
 _LIST_LIMIT = 5.0
-_MOST_BYTES = 64 * 1024 * 1024
 
 
 # Counting
@@ -47,9 +40,13 @@ async def count(
     request = client.read_request(_countable(route, body), route.name)
     tokens = None
     attempt = next(iter(gateway.plan(request.model, session_of(incoming, key).id).attempts), None)
-    if attempt is not None and attempt.backend.supports("count"):
-        if attempt.backend.dialect_for(client.name) == client.name:
-            tokens = await _counted(attempt, client.name, request)
+    if (
+        attempt is not None
+        and attempt.backend.supports("count")
+        and attempt.backend.dialect_for(client.name) == client.name
+    ):
+        with Presence(incoming, outgoing):
+            tokens = await _counted(gateway, incoming, attempt, client.name, request)
     if tokens is None:
         tokens = estimate(request)
     await outgoing.whole(200, [JSON_TYPE, *headers], client.write_count(tokens))
@@ -66,7 +63,9 @@ def _countable(route: Route, body: bytes) -> bytes:
     return body
 
 
-async def _counted(attempt: Attempt, dialect_name: str, request: Request) -> int | None:
+async def _counted(
+    gateway: Gateway, incoming: Incoming, attempt: Attempt, dialect_name: str, request: Request
+) -> int | None:
     backend, dialect = attempt.backend, dialects.get(dialect_name)
     target = Target(
         model=attempt.model,
@@ -81,7 +80,9 @@ async def _counted(attempt: Attempt, dialect_name: str, request: Request) -> int
                     model=attempt.model,
                     action="count",
                     body=wire_json.encode(dialect.write_count_request(request, target)),
+                    headers=protocol_headers(incoming),
                     key=attempt.key,
+                    loop_guard=gateway.hops(incoming),
                 )
             )
             try:
@@ -195,118 +196,6 @@ async def _listed(gateway: Gateway, backend: Backend) -> list[ModelInfo] | None:
     except FaultError as error:
         _LOG.warning("the model list of %s cannot be read: %s", backend.id, error.fault.message)
         return None
-
-
-# Embeddings and legacy completions (FE-09)
-
-
-async def embeddings(
-    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
-) -> None:
-    await _passed(gateway, incoming, outgoing, headers, key, "embeddings")
-
-
-async def completions(
-    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
-) -> None:
-    await _passed(gateway, incoming, outgoing, headers, key, "completions")
-
-
-async def _passed(
-    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, headers: Headers, key: str, action: Action
-) -> None:
-    """Forwards to an OpenAI-dialect back end with routing and keys; the body is kept but for the model's name."""
-    body = await incoming.body(gateway.limits.max_request_bytes)
-    members = read_members(body)
-    name = members.get("model", "")
-    if not isinstance(name, str):
-        raise bad_request("model: expected a string", "model")
-    stream = members.get("stream") is True and action == "completions"
-    session = session_of(incoming, key)
-    trail = Trail(gateway.plan(name, session.id), gateway.keyring)
-    began = time.time()
-
-    def record(attempt: Attempt, status: int, usage: Usage | None) -> None:
-        """FE-09: a side call stands on the usage page like any other."""
-        if gateway.usage is None:
-            return
-        usage = usage or Usage()
-        gateway.usage.add(
-            UsageRow(
-                id=next((value.decode() for name, value in headers if name == b"x-request-id"), ""),
-                time=began, surface=action, backend=attempt.backend.id, model=f"{attempt.backend.id}:{attempt.model}",
-                requested_model=name, prompt=usage.input or 0, completion=usage.output or 0, input=usage.input_uncached,
-                output=usage.output or 0, cache_read=usage.cache_read or 0, cache_write=usage.cache_write or 0, reasoning=0,
-                cost=usage.cost, token_source=usage.source if usage.total else "unknown",
-                duration_ms=(time.time() - began) * 1000, ttft_ms=None, status=status, stream=stream, attempts=trail.calls,
-                session=session.id, key_name=key, username=str(members.get("user") or ""),
-                agent=incoming.header(b"user-agent"),
-            )
-        )  # fmt: skip
-
-    while (attempt := trail.next()) is not None:
-        if not attempt.backend.supports(action):
-            raise bad_request(
-                f"back end {attempt.backend.id} has no {action}; back ends of the types openai, openrouter, zai and demo have",
-                "model",
-            )
-        answer_headers: list[tuple[str, str]] = []
-        try:
-            response = await attempt.backend.open(
-                Call(
-                    dialect="openai-chat",
-                    model=attempt.model,
-                    action=action,
-                    stream=stream,
-                    body=wire_json.replace_member(body, "model", wire_json.encode(attempt.model)),
-                    key=attempt.key,
-                )
-            )
-            answer_headers = response.headers
-            try:
-                if response.status != 200:
-                    chat = dialects.get("openai-chat")
-                    raise FaultError(
-                        chat.read_error(response.status, response.headers, await response.read(_MOST_BYTES))
-                    )
-                named = [
-                    *headers,
-                    (b"x-llm-proxy-backend", attempt.backend.id.encode()),
-                    (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
-                ]
-                if stream:
-                    usage = await _stream_on(outgoing, response.chunks(), named)
-                else:
-                    answer = await response.read(gateway.limits.max_answer_bytes)
-                    usage = dialects.get("openai-chat").read_usage(answer)
-                    await outgoing.whole(200, [JSON_TYPE, *named], answer)
-            finally:
-                response.close()
-        except FaultError as error:
-            record(attempt, error.fault.status_code, None)
-            if outgoing.started:
-                raise
-            trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=isinstance(error, ConnectError))
-            continue
-        trail.succeeded(attempt)
-        record(attempt, 200, usage)
-        return
-    raise FaultError(trail.fault())
-
-
-async def _stream_on(outgoing: Outgoing, chunks: AsyncIterator[bytes], headers: Headers) -> Usage | None:
-    """Hands a stream on as it comes; the usage that it told."""
-    glancer, frames, usage = dialects.get("openai-chat").glancer(), FrameSource(), None
-    await outgoing.start(
-        200,
-        [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), *headers],
-    )
-    async for chunk in chunks:
-        if found := frames.feed(chunk):
-            usage = glancer.look(found).usage or usage
-        await outgoing.write(chunk)
-    await outgoing.end()
-    return usage
 
 
 # Kept responses (FE-03)

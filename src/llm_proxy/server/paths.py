@@ -68,7 +68,7 @@ _add(
 _add(["/anthropic/v1/health", "/anthropic/health"], Route("health", "anthropic-messages", _GET, family="anthropic"))
 _add(["/anthropic/v1/info", "/anthropic/info"], Route("info", "anthropic-messages", _GET, family="anthropic"))
 _add(
-    ["/v1beta/models", "/v1beta/v1beta/models", "/v2/models/list", "/v1alpha/models"],
+    ["/v1beta/models", "/v1beta/v1beta/models", "/v1beta/v1/models", "/v2/models/list", "/v1alpha/models"],
     Route("models", "gemini", _GET, family="gemini"),
 )
 _add(["/"], Route("root", "openai-chat", _GET, family="service"))

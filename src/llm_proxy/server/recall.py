@@ -1,4 +1,4 @@
-"""Fetches and keeps the reasoning that clients cannot carry, in the value store, per client key (FE-13)."""
+"""Fetches and keeps the reasoning that clients cannot carry, in the value store, per client key and place in the conversation (FE-13)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from llm_proxy.conversation.parts import Part, Text, ToolCall
+from llm_proxy.conversation.parts import Part
 from llm_proxy.conversation.request import Request
-from llm_proxy.dialects.reasoning import Recall, Recollection, call_key, recollections, text_key
+from llm_proxy.dialects.reasoning import Recall, Recollection, place_of, recollections, wanted_keys
 from llm_proxy.store.protocols import ValueStore
 
 _SPACE = "reasoning"
@@ -20,23 +20,9 @@ def _scoped(scope: str, key: str) -> str:
     return f"{scope}\n{key}"
 
 
-def _wanted(request: Request) -> list[str]:
-    keys: list[str] = []
-    for message in request.messages:
-        if message.role != "assistant":
-            continue
-        calls = [part.id for part in message.parts if isinstance(part, ToolCall)]
-        keys += map(call_key, calls)
-        if not calls:
-            text = "".join(part.text for part in message.parts if isinstance(part, Text))
-            if text.strip():
-                keys.append(text_key(text))
-    return keys
-
-
 async def fetch(store: ValueStore, scope: str, request: Request) -> Recall:
     """What is remembered for the assistant turns of `request`, as a look-up by key."""
-    keys = _wanted(request)
+    keys = wanted_keys(request.messages)
     if not keys:
         return _nothing
     found = await store.get_many(_SPACE, [_scoped(scope, key) for key in keys])
@@ -50,9 +36,7 @@ def _nothing(key: str) -> None:
     return None
 
 
-def keep(store: ValueStore, scope: str, parts: Iterable[Part], ttl: float) -> None:
-    """Remembers the sealed reasoning of an answer that went to a client of another dialect."""
-    for key, value in recollections(parts).items():
+def keep(store: ValueStore, scope: str, request: Request, parts: Iterable[Part], ttl: float) -> None:
+    """Remembers the sealed reasoning of an answer to `request` that went to a client of another dialect."""
+    for key, value in recollections(place_of(request.messages), parts).items():
         store.put(_SPACE, _scoped(scope, key), _encoder.encode(value), ttl)
-
-

@@ -60,7 +60,7 @@ async def standing_alone(store: ValueStore, scope: str, body: bytes, native: boo
         wanted = record.previous_id
     if native and not chain:
         return body
-    return state.expand(body, chain[::-1])
+    return state.expand(body, chain[::-1], keep_ids=not native)
 
 
 def keep(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from llm_proxy.conversation.events import Delta, End, Event, Failed, Start, UsageSeen
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.fold import Folder, unfold
@@ -64,6 +66,7 @@ class Translation:
         duties: Duties,
         filters: Sequence[Filter],
         estimated_input: int,
+        shown_model: str = "",
     ) -> None:
         self._dialect = dialect
         self._context = context
@@ -71,6 +74,7 @@ class Translation:
         self._filters = filters
         self._reader: StreamReader | None = None
         self._estimated_input = estimated_input
+        self._shown_model = shown_model
         self._output_bytes = 0
         self.folder = Folder()
         self.stopped = False
@@ -111,6 +115,8 @@ class Translation:
             match event:
                 case Delta(text=text):
                     self._output_bytes += len(text)
+                case Start() if self._shown_model:
+                    event = msgspec.structs.replace(event, model=self._shown_model)
                 case End():
                     out += self._before_end()
                 case _:

@@ -65,8 +65,35 @@ def read_object(body: bytes, max_depth: int = MAX_DEPTH) -> tuple[bytes, dict[st
     return text, value
 
 
-def decode_object(body: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Read a JSON object, with the checks of ``read_object``."""
+class Document:
+    """A JSON object that was read once: its text as it may be sent on, and its decoded value.
+
+    Looking at ``value`` leaves it as it is; the one reader that makes something of the whole may use it up.
+    """
+
+    __slots__ = ("text", "value")
+
+    def __init__(self, text: bytes, value: dict[str, Any]) -> None:
+        self.text = text
+        self.value = value
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+Body = bytes | Document
+
+
+def read_document(body: bytes, max_depth: int = MAX_DEPTH) -> Document:
+    """Read a JSON object with the checks of ``read_object``; of equal keys only the last is in the text."""
+    text, value = read_object(body, max_depth)
+    return Document(without_duplicates(text, value), value)
+
+
+def decode_object(body: Body, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Read a JSON object, with the checks of ``read_object``; a document is read already."""
+    if isinstance(body, Document):
+        return body.value
     return read_object(body, max_depth)[1]
 
 
@@ -331,7 +358,7 @@ _Member = tuple[str, int, int, int]
 def replace_member(body: bytes, name: str, value: bytes) -> bytes:
     """Put ``value`` in place of a top-level member; add it at the end if it is not there.
 
-    Every other byte stays, except a byte order mark and earlier members of the same key, which are removed.
+    Every other byte stays, except a byte order mark and members whose key comes again, which are removed.
     """
     body = _check_text(body)
     return _rebuild_object(body, _members_of(body), {name: value}, frozenset())
@@ -448,7 +475,8 @@ def _rebuild_object(
     written = False
     for index, (key, key_start, start, stop) in enumerate(members):
         replaced = key in values
-        if key not in dropped and not (replaced and last[key] != index):
+        # Of equal keys the last counts, and a reader that takes the first must not see another request.
+        if key not in dropped and last[key] == index:
             if written:
                 pieces.append(text[previous_stop:key_start])
             pieces.append(text[key_start:start])

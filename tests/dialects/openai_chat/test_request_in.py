@@ -35,7 +35,7 @@ USER = {"role": "user", "content": "hi"}
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": [USER]}, "model"),
+        ({"model": 3, "messages": [USER]}, "model"),
         ({"model": 3, "messages": [USER]}, "model"),
         ({"model": "m"}, "messages"),
         ({"model": "m", "messages": "x"}, "messages"),

@@ -348,7 +348,6 @@ def test_tools_and_choices() -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"input": "x"}, "model"),
         ({"model": 3, "input": "x"}, "model"),
         ({"model": "m"}, "input"),
         ({"model": "m", "input": []}, "input"),

@@ -29,6 +29,7 @@ from llm_proxy.dialects.anthropic_messages import (
 )  # fmt: skip
 from llm_proxy.dialects.base import Head, ModelInfo, Outgoing, ReadContext, ReplyContext, Target
 from llm_proxy.wire import json
+from llm_proxy.wire.json import Body
 
 
 class _StreamOnly(msgspec.Struct):
@@ -44,10 +45,10 @@ class AnthropicMessages:
 
     # ---- toward clients
 
-    def read_head(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Head:
+    def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body)
 
-    def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
+    def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body)
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from llm_proxy.conversation.fault import FaultError, bad_request
 from llm_proxy.conversation.parts import Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import (
@@ -79,23 +77,16 @@ def _number(fields: dict[str, Any], name: str) -> float | None:
     return value
 
 
-def decode(body: bytes) -> dict[str, Any]:
+def decode(body: json.Body) -> dict[str, Any]:
     try:
         return json.decode_object(body)
     except WireFault as fault:
         raise bad_request(str(fault)) from None
 
 
-def read_head(body: bytes) -> Head:
-    try:
-        members = json.split_object(body)
-        model = msgspec.json.decode(members.get("model", b"null"))
-        stream = msgspec.json.decode(members.get("stream", b"null"))
-        metadata = msgspec.json.decode(members.get("metadata", b"null"))
-    except WireFault as fault:
-        raise bad_request(str(fault)) from None
-    except msgspec.MsgspecError as error:
-        raise bad_request(f"the JSON is malformed: {error}") from None
+def read_head(body: json.Body) -> Head:
+    members = decode(body)
+    model, stream, metadata = members.get("model"), members.get("stream"), members.get("metadata")
     if model is not None and not isinstance(model, str):
         raise _wrong("model", "a string", model)
     if stream is not None and not isinstance(stream, bool):
@@ -103,14 +94,13 @@ def read_head(body: bytes) -> Head:
     # A body that goes on byte for byte is not decoded further, so what every request needs is looked for here (FE-04).
     if "max_tokens" not in members:
         raise bad_request("max_tokens: Field required", "max_tokens")
-    messages = members.get("messages", b"null")
-    if not messages.startswith(b"["):
-        raise _wrong("messages", "a list", msgspec.json.decode(messages))
+    if not isinstance(members.get("messages"), list):
+        raise _wrong("messages", "a list", members.get("messages"))
     user = wire.text_in(wire.object_in(metadata).get("user_id"))
     return Head(model=model or "", stream=bool(stream), size=len(body), include_usage=True, user=user)
 
 
-def read_request(body: bytes) -> Request:
+def read_request(body: json.Body) -> Request:
     fields = decode(body)
     model = _optional(fields, "model", str)
     limit = _optional(fields, "max_tokens", int)

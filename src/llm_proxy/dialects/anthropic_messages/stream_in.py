@@ -127,8 +127,10 @@ class StreamReader:
             case "message_delta":
                 self._start({}, out)
                 self._message_delta(event, out)
+            case "message_stop" if not self._started:
+                self._over = True
+                out.append(Failed(Fault(kind="upstream", message="the provider ended an answer that it had not begun")))
             case "message_stop":
-                self._start({}, out)
                 self._finish(out)
             case "error":
                 self._over = True

@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from llm_proxy.conversation.answer import Answer
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request
@@ -29,9 +27,10 @@ from llm_proxy.dialects.base import (
     Target,
 )
 from llm_proxy.dialects.gemini import answer_in, answer_out, errors, glance, request_in, request_out
-from llm_proxy.dialects.gemini.wire import NAME, Object, integer
+from llm_proxy.dialects.gemini.wire import NAME, Object, decode_body, integer
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import WireFault
+from llm_proxy.wire.json import Body
 
 _MODEL_MEMBER = re.compile(rb'"model"\s*:')
 _METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
@@ -45,21 +44,17 @@ class Gemini:
 
     # towards clients
 
-    def read_head(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Head:
+    def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         model = path_model.removeprefix("models/")
-        try:
-            members = wire_json.split_object(body)
-        except WireFault as fault:
-            raise bad_request(str(fault)) from None
+        members = decode_body(body)
         if not model:
-            try:
-                named = msgspec.json.decode(members.get("model", b'""'), type=str)
-            except msgspec.MsgspecError:
-                raise bad_request("model: expected a string", "model") from None
+            named = members.get("model", "")
+            if not isinstance(named, str):
+                raise bad_request("model: expected a string", "model")
             model = named.removeprefix("models/")
         return Head(model=model, stream=path_stream, size=len(body), include_usage=True)
 
-    def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
+    def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body, path_model, path_stream)
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes:

@@ -79,7 +79,7 @@ _DETAILS = {
 _EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH")
 
 
-def read_request(body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
+def read_request(body: wire_json.Body, path_model: str = "", path_stream: bool = False) -> Request:
     """Raises FaultError (bad_request) naming the field."""
     return _RequestReader().read(decode_body(body), path_model, path_stream)
 

@@ -141,7 +141,7 @@ def wrong_type(path: str, expected: str, value: Any) -> FaultError:
     return bad_request(f"{place}: expected {expected}, got {kind_name(value)}", path)
 
 
-def decode_body(body: bytes) -> Object:
+def decode_body(body: wire_json.Body) -> Object:
     """A client's body as an object. Raises FaultError (bad_request)."""
     try:
         return wire_json.decode_object(body)

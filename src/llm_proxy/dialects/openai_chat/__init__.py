@@ -36,6 +36,7 @@ from llm_proxy.dialects.openai_chat.fields import NAME
 from llm_proxy.dialects.openai_chat.glance import ChatGlancer
 from llm_proxy.dialects.openai_chat.stream_in import ChatStreamReader
 from llm_proxy.dialects.openai_chat.stream_out import HEARTBEAT, ChatStreamWriter
+from llm_proxy.wire.json import Body
 
 
 class OpenAIChat:
@@ -46,10 +47,10 @@ class OpenAIChat:
 
     # towards clients
 
-    def read_head(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Head:
+    def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body, path_model)
 
-    def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
+    def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body, path_model)
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes:

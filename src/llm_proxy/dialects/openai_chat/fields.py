@@ -9,7 +9,7 @@ from typing import Any
 
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import decode_object
+from llm_proxy.wire.json import Body, decode_object
 
 NAME = "openai-chat"
 
@@ -46,7 +46,7 @@ def refused(fault: JsonFault) -> FaultError:
     return bad_request(str(fault), fault.path.removeprefix("$").removeprefix("."))
 
 
-def decoded(body: bytes) -> Fields:
+def decoded(body: Body) -> Fields:
     """The members of a request body. Raises FaultError."""
     try:
         return Fields(decode_object(body))

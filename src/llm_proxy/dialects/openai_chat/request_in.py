@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from llm_proxy.conversation.fault import bad_request
 from llm_proxy.conversation.request import (
     EFFORTS,
     CustomTool,
@@ -30,14 +29,12 @@ from llm_proxy.dialects.openai_chat.fields import (
     as_fields,
     decoded,
     missing,
-    refused,
     unprocessable,
     wrong_type,
 )
 from llm_proxy.dialects.openai_chat.marks import read_mark
 from llm_proxy.dialects.openai_chat.messages_in import list_messages, read_messages
-from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import split_object
+from llm_proxy.wire.json import Body
 
 LIMITS = ("max_completion_tokens", "max_tokens")
 REASONING = (
@@ -108,19 +105,17 @@ _CAPABILITIES = {
 }
 
 
-def read_head(body: bytes, path_model: str = "") -> Head:
-    """The few members that routing needs. All others are checked for their form but not decoded, so that also
-    a body that goes on byte for byte has messages, and numbers where numbers belong (FE-02).
+MOST_CHOICES = 128  # OpenAI's own limit
+
+
+def read_head(body: Body, path_model: str = "") -> Head:
+    """The few members that routing needs. Others are looked at only so far that also a body that goes on byte for
+    byte has messages, and numbers where numbers belong (FE-02).
 
     `path_model`: Azure's paths name the model, its bodies need not.
     """
-    try:
-        members = split_object(body)
-    except JsonFault as fault:
-        raise refused(fault) from None
-    wanted = ("model", "stream", "stream_options", "user")
-    fields = Fields({name: msgspec.json.decode(members[name]) for name in wanted if name in members})
-    _check_outline(members)
+    fields = decoded(body)
+    _check_outline(fields)
     options = fields.object("stream_options")
     return Head(
         model=read_model(fields, path_model),
@@ -131,22 +126,21 @@ def read_head(body: bytes, path_model: str = "") -> Head:
     )
 
 
-def _check_outline(members: dict[str, bytes]) -> None:
-    """What the first bytes of the members tell about their types."""
-    messages = members.get("messages", b"null")
-    if messages[:1] != b"[" or messages[1:64].lstrip()[:1] == b"]":
-        list_messages(Fields({"messages": msgspec.json.decode(messages)}))
+def _check_outline(fields: Fields) -> None:
+    messages = fields.raw.get("messages")
+    if not messages or type(messages) is not list:
+        list_messages(fields)
     for name in _NUMBERS:
-        value = members.get(name)
-        if value is not None and value[:1] not in b"-0123456789n":
-            raise wrong_type(name, "a number", msgspec.json.decode(value))
+        value = fields.raw.get(name)
+        if value is not None and (type(value) is bool or not isinstance(value, int | float)):
+            raise wrong_type(name, "a number", value)
 
 
 def read_model(fields: Fields, path_model: str) -> str:
-    return fields.text("model") or path_model or fields.needed_text("model")
+    return fields.text("model") or path_model
 
 
-def read_request(body: bytes, path_model: str = "") -> Request:
+def read_request(body: Body, path_model: str = "") -> Request:
     """The whole request. Raises FaultError (400 with the field's path, 422 for an impossible combination)."""
     fields = decoded(body)
     raw = fields.raw
@@ -224,6 +218,8 @@ def _read_copies(fields: Fields) -> int:
     copies = fields.integer("n")
     if copies is not None and copies < 1:
         raise wrong_type("n", "a positive integer", copies)
+    if copies is not None and copies > MOST_CHOICES:
+        raise bad_request(f"n: at most {MOST_CHOICES}", "n")
     return copies or 1
 
 

@@ -24,6 +24,7 @@ from llm_proxy.dialects.openai_responses.glance import ResponsesGlancer
 from llm_proxy.dialects.openai_responses.stream_in import ResponsesReader
 from llm_proxy.dialects.openai_responses.stream_out import HEARTBEAT, ResponsesWriter, write_answer
 from llm_proxy.dialects.openai_responses.wire import NAME
+from llm_proxy.wire.json import Body
 
 
 class _Usage(msgspec.Struct):
@@ -41,10 +42,10 @@ class OpenAIResponses:
 
     # towards clients
 
-    def read_head(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Head:
+    def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body)
 
-    def read_request(self, body: bytes, path_model: str = "", path_stream: bool = False) -> Request:
+    def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body)
 
     def write_answer(self, answer: Answer, context: ReplyContext) -> bytes:

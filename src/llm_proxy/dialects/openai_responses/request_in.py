@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import msgspec
-
 from llm_proxy.conversation.fault import bad_request
 from llm_proxy.conversation.parts import (
     CacheMark,
@@ -52,6 +50,7 @@ from llm_proxy.dialects.openai_responses.wire import (
     whole_number,
     wrong_type,
 )  # fmt: skip
+from llm_proxy.wire.json import Body
 
 _ROLES: dict[str, Role] = {
     "user": "user",
@@ -61,29 +60,9 @@ _ROLES: dict[str, Role] = {
 }
 
 
-class _Outline(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw()
-    stream: msgspec.Raw = msgspec.Raw()
-    user: msgspec.Raw = msgspec.Raw()
-
-
-_decode_outline = msgspec.json.Decoder(_Outline).decode
-
-
-def read_head(body: bytes) -> Head:
-    """Only what routing must know; the rest of the body is not decoded."""
-    try:
-        if not body.isascii():
-            str(body, "utf-8")  # the decoder does not look into what it skips
-        outline = _decode_outline(body)
-        found = {
-            name: msgspec.json.decode(raw)
-            for name in ("model", "stream", "user")
-            if (raw := getattr(outline, name)) != msgspec.Raw()
-        }
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        found = request_object(body)
-    fields = _Fields(found)
+def read_head(body: Body) -> Head:
+    """Only what routing must know."""
+    fields = _Fields(dict(request_object(body)))
     return Head(
         model=_model(fields),
         stream=fields.switch("stream") or False,
@@ -92,7 +71,7 @@ def read_head(body: bytes) -> Head:
     )
 
 
-def read_request(body: bytes) -> Request:
+def read_request(body: Body) -> Request:
     """The whole request. Raises FaultError (bad_request) with `param` for a missing or mistyped field."""
     fields = _Fields(request_object(body))
     model = _model(fields)
@@ -193,10 +172,8 @@ class _Fields:
 
 
 def _model(fields: _Fields) -> str:
-    model = fields.string("model")
-    if not model:
-        raise bad_request("model: required", "model")
-    return model
+    """Empty when the request names none: the back end may have a default."""
+    return fields.string("model")
 
 
 def _input(fields: _Fields, previous: str) -> list[Any]:

@@ -74,10 +74,13 @@ def expand(
     body: bytes,
     chain: Sequence[StoredResponse],
     find_item: Callable[[str], dict[str, Any] | None] | None = None,
+    *,
+    keep_ids: bool = True,
 ) -> bytes:
     """The request as one that stands alone: the chain's items before its own, references replaced by their
     items.
 
+    `keep_ids` false leaves out the ids that this proxy gave to the chain's items: the API refuses ids that are not its own.
     Instructions are not inherited. Items of the chain are found by their ids too; `find_item` looks
     elsewhere. The Response object of the answer should still name `previous_response_id`: give its writer
     the request with `previous_id` set.
@@ -92,6 +95,8 @@ def expand(
     for name in ("previous_response_id", "messages"):
         if name in data:
             body = remove_member(body, name)
+    if not keep_ids:
+        history = [{name: value for name, value in item.items() if name != "id"} for item in history]
     return replace_member(body, "input", encode([*history, *resolved]))
 
 

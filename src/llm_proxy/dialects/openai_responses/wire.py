@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from llm_proxy.conversation.fault import FaultError, bad_request
 from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import decode_object
+from llm_proxy.wire.json import Body, decode_object
 
 NAME: Final = "openai-responses"
 
@@ -90,7 +90,7 @@ def wrong_type(param: str, expected: str, value: Any) -> FaultError:
     )
 
 
-def request_object(body: bytes) -> dict[str, Any]:
+def request_object(body: Body) -> dict[str, Any]:
     """The decoded request body. Raises FaultError (bad_request) with the place when it is no JSON object."""
     try:
         return decode_object(body)

@@ -1,0 +1,179 @@
+"""Embeddings and legacy completions (FE-09): routed and keyed like a generation, their bodies kept but for the model's name.
+
+No room sees them. The client leaving frees the upstream, and the usage page lists them.
+"""
+
+from __future__ import annotations
+
+import time
+
+from llm_proxy import dialects
+from llm_proxy.backends.base import Action, Call
+from llm_proxy.backends.transport import ConnectError, Response
+from llm_proxy.conversation.fault import Fault, FaultError, bad_request
+from llm_proxy.conversation.usage import Usage
+from llm_proxy.routing.attempt import Trail
+from llm_proxy.routing.plan import Attempt
+from llm_proxy.server.gateway import Gateway
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, read_members
+from llm_proxy.server.paths import Route
+from llm_proxy.server.sessions import session_of
+from llm_proxy.server.translation import FrameSource
+from llm_proxy.store.protocols import UsageRow
+from llm_proxy.wire import json as wire_json
+
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+async def embeddings(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    await SideCall(gateway, incoming, outgoing, headers, key, "embeddings").run()
+
+
+async def completions(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
+) -> None:
+    await SideCall(gateway, incoming, outgoing, headers, key, "completions").run()
+
+
+class SideCall:
+    """One request, from its body to its row on the usage page."""
+
+    def __init__(
+        self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, headers: Headers, key: str, action: Action
+    ) -> None:
+        self._gateway = gateway
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._headers = headers
+        self._key = key
+        self._action = action
+        self._chat = dialects.get("openai-chat")
+        self._session = session_of(incoming, key)
+        self._began = time.time()
+        self._usage = Usage()
+
+    async def run(self) -> None:
+        """Raises FaultError while nothing was sent."""
+        self._body = await self._incoming.body(self._gateway.limits.max_request_bytes)
+        members = read_members(self._body)
+        self._model = members.get("model", "")
+        if not isinstance(self._model, str):
+            raise bad_request("model: expected a string", "model")
+        self._user = members.get("user")
+        self._stream = members.get("stream") is True and self._action == "completions"
+        self._trail = Trail(self._gateway.plan(self._model, self._session.id), self._gateway.keyring)
+        with Presence(self._incoming, self._outgoing):
+            while (attempt := self._trail.next()) is not None:
+                if await self._try(attempt):
+                    return
+        raise FaultError(self._trail.fault())
+
+    async def _try(self, attempt: Attempt) -> bool:
+        if not attempt.backend.supports(self._action):
+            raise bad_request(
+                f"back end {attempt.backend.id} has no {self._action}; "
+                "back ends of the types openai, openrouter, zai and demo have",
+                "model",
+            )
+        answer_headers: list[tuple[str, str]] = []
+        status = 0
+        try:
+            response = await self._open(attempt)
+            try:
+                answer_headers = response.headers
+                await self._deliver(response, attempt)
+            finally:
+                response.close()
+            status = 200
+        except FaultError as error:
+            status = error.fault.status_code
+            connecting = isinstance(error, ConnectError)
+            self._trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=connecting)
+            if not self._outgoing.started:
+                return False
+            await self._break_off(error.fault)
+            return True
+        finally:
+            self._record(attempt, status)
+        self._trail.succeeded(attempt)
+        return True
+
+    async def _open(self, attempt: Attempt) -> Response:
+        return await attempt.backend.open(
+            Call(
+                dialect="openai-chat",
+                model=attempt.model,
+                action=self._action,
+                stream=self._stream,
+                body=wire_json.replace_member(self._body, "model", wire_json.encode(attempt.model)),
+                key=attempt.key,
+                loop_guard=self._gateway.hops(self._incoming),
+            )
+        )
+
+    async def _deliver(self, response: Response, attempt: Attempt) -> None:
+        if response.status != 200:
+            body = await response.read(_MOST_BYTES)
+            raise FaultError(self._chat.read_error(response.status, response.headers, body))
+        headers = [
+            *self._headers,
+            (b"x-llm-proxy-backend", attempt.backend.id.encode()),
+            (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
+        ]
+        if self._stream:
+            await self._stream_on(response, headers)
+            return
+        answer = await response.read(self._gateway.limits.max_answer_bytes)
+        self._usage = self._chat.read_usage(answer) or self._usage
+        await self._outgoing.whole(200, [JSON_TYPE, *headers], answer)
+
+    async def _stream_on(self, response: Response, headers: Headers) -> None:
+        """Hands a stream on as it comes and notes the usage that it tells."""
+        glancer, frames = self._chat.glancer(), FrameSource()
+        stream_type = (b"content-type", b"text/event-stream; charset=utf-8")
+        await self._outgoing.start(200, [stream_type, (b"cache-control", b"no-cache"), *headers])
+        async for chunk in response.chunks():
+            if found := frames.feed(chunk):
+                self._usage = glancer.look(found).usage or self._usage
+            await self._outgoing.write(chunk)
+        await self._outgoing.end()
+
+    async def _break_off(self, fault: Fault) -> None:
+        """A stream that broke says so; it never just stops."""
+        if not self._outgoing.ended:
+            await self._outgoing.end(self._chat.glancer().failure_frames(self._gateway.shown(fault)))
+
+    def _record(self, attempt: Attempt, status: int) -> None:
+        if self._gateway.usage is None:
+            return
+        usage = self._usage
+        self._gateway.usage.add(
+            UsageRow(
+                id=next((value.decode("latin-1") for name, value in self._headers if name == b"x-request-id"), ""),
+                time=self._began,
+                surface=self._action,
+                backend=attempt.backend.id,
+                model=f"{attempt.backend.id}:{attempt.model}",
+                requested_model=self._model,
+                prompt=usage.input or 0,
+                completion=usage.output or 0,
+                input=usage.input_uncached,
+                output=usage.output or 0,
+                cache_read=usage.cache_read or 0,
+                cache_write=usage.cache_write or 0,
+                reasoning=0,
+                cost=usage.cost,
+                token_source=usage.source if usage.total else "unknown",
+                duration_ms=(time.time() - self._began) * 1000,
+                ttft_ms=None,
+                status=status,
+                stream=self._stream,
+                attempts=self._trail.calls,
+                session=self._session.id,
+                key_name=self._key,
+                username=self._user if isinstance(self._user, str) else "",
+                agent=self._incoming.header(b"user-agent"),
+            )
+        )
