@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -116,9 +116,7 @@ def deltas(protocol: Protocol, words: int = 3) -> list[bytes]:
             return [
                 _data(
                     {
-                        "candidates": [
-                            {"content": {"role": "model", "parts": [{"text": f"w{n} "}]}, "index": 0}
-                        ],
+                        "candidates": [{"content": {"role": "model", "parts": [{"text": f"w{n} "}]}, "index": 0}],
                         "modelVersion": "m",
                         "responseId": "r",
                     }
@@ -270,9 +268,7 @@ class RawClient:
         """The whole response, chunked or with a length."""
         status = await self.read_head()
         if "content-length" in self.headers:
-            body = await asyncio.wait_for(
-                self.reader.readexactly(int(self.headers["content-length"])), PATIENCE
-            )
+            body = await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), PATIENCE)
             return Answer(status, self.headers, body)
         pieces: list[bytes] = []
         try:
@@ -325,9 +321,7 @@ class Stage:
         """One exchange from a fresh connection."""
         connection = await self.client()
         try:
-            await connection.send(
-                request_bytes(client, f"{backend or BACKEND_OF[back]}:{model}", stream, extra)
-            )
+            await connection.send(request_bytes(client, f"{backend or BACKEND_OF[back]}:{model}", stream, extra))
             return await connection.read_answer()
         finally:
             connection.close()
@@ -335,12 +329,20 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    script: Script | None = None, *arguments: str, config: dict[str, Any] | None = None, **options: Any
+    script: Script | None = None,
+    *arguments: str,
+    config: dict[str, Any] | None = None,
+    more: Callable[[str], dict[str, Any]] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Stage]:
-    """Starts both. `config` is merged over the four back ends at the upstream."""
+    """Starts both. `config` is merged over the four back ends at the upstream; `more` makes further ones for its URL."""
     async with Upstream(script or Reply.json({}), **options) as upstream:
         settings = {
-            "backends": {**backends_at(upstream.url), **(config or {}).pop("backends", {})},
+            "backends": {
+                **backends_at(upstream.url),
+                **(config or {}).pop("backends", {}),
+                **(more(upstream.url) if more else {}),
+            },
             **(config or {}),
         }
         with running_proxy(arguments, config=settings) as proxy:

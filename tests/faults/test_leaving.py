@@ -57,9 +57,7 @@ def phases(back: Protocol) -> dict[str, tuple[bool, Reply, bytes]]:
 @pytest.mark.parametrize("client", PROTOCOLS)
 async def test_leaving_frees_the_upstream(running: Stage, client: Protocol, phase: str, how: Leave) -> None:
     # Each client protocol once verbatim and once translated, spread over the ways of leaving.
-    back: Protocol = (
-        client if how == "fin" else "anthropic-messages" if client == "openai-chat" else "openai-chat"
-    )
+    back: Protocol = client if how == "fin" else "anthropic-messages" if client == "openai-chat" else "openai-chat"
     stream, reply, read = phases(back)[phase]
     running.play(reply)
     arrival = running.upstream.arrival()

@@ -158,9 +158,7 @@ async def test_u06_a_stall_in_the_middle_is_an_error_in_the_stream(
             declared_length=500,
             after=[Close()],
         ),
-        Reply(
-            headers=[("content-type", "application/json")], steps=[Send(b'{"id"'), Raw(b"ZZZ\r\n"), Close()]
-        ),
+        Reply(headers=[("content-type", "application/json")], steps=[Send(b'{"id"'), Raw(b"ZZZ\r\n"), Close()]),
         Reply(
             headers=[("content-type", "application/json")],
             steps=[Send(b'{"id"')],
@@ -211,16 +209,12 @@ def text_of(client: Protocol, answer: Answer) -> str:
 
 @pytest.mark.parametrize("ends", [b"\r\n", b"\r", b"\n"], ids=["CRLF", "CR", "LF"])
 @pytest.mark.parametrize("client", PROTOCOLS)
-async def test_u09_line_ends_comments_and_separators_inside_text(
-    running: Stage, client: Protocol, ends: bytes
-) -> None:
+async def test_u09_line_ends_comments_and_separators_inside_text(running: Stage, client: Protocol, ends: bytes) -> None:
     odd = "a\u2028b\u2029c\u0085d\u000be"
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
              "choices": [{"index": 0, "delta": {"role": "assistant", "content": odd}, "finish_reason": None}]}  # fmt: skip
     frames = (
-        b"\xef\xbb\xbf: hello\n\nid: 7\nretry: 10\ndata:"
-        + json.dumps(chunk, ensure_ascii=False).encode()
-        + b"\n\n"
+        b"\xef\xbb\xbf: hello\n\nid: 7\nretry: 10\ndata:" + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
     )
     frames += b"".join(ending("openai-chat"))[:-1]  # a missing final blank line
     running.play(Reply.sse(frames.replace(b"\n", ends)))
@@ -245,9 +239,7 @@ async def test_u10_invalid_utf8_is_replaced_and_raises_nothing(
 
 async def test_u11_a_giant_line_is_a_fault_and_not_memory(running: Stage) -> None:
     running.play(Reply.sse(b"data: ", *([b"x" * 65536] * 160)))
-    assert_error(
-        "anthropic-messages", await running.ask("anthropic-messages", "openai-chat", True, unique()), 502
-    )
+    assert_error("anthropic-messages", await running.ask("anthropic-messages", "openai-chat", True, unique()), 502)
 
 
 @pytest.mark.parametrize(("client", "back"), [pair for pair in MIXED if pair[0] != pair[1]])
@@ -256,9 +248,7 @@ async def test_u12_a_broken_event_is_skipped_and_the_rest_is_delivered(
 ) -> None:
     first, *others = deltas(back)
     running.play(
-        Reply.sse(
-            first, b'data: {"broken\n\n', b"data: no json\n\n", *others, *ending(back), *ending(back)[-1:]
-        )
+        Reply.sse(first, b'data: {"broken\n\n', b"data: no json\n\n", *others, *ending(back), *ending(back)[-1:])
     )
     answer = await running.ask(client, back, True, unique())
     assert answer.status == 200
@@ -272,9 +262,7 @@ async def test_u13_gzip_is_opened_a_bomb_is_not_and_others_are_faults(running: S
     assert (await running.ask("openai-chat", "openai-chat", False, unique())).json["choices"][0]["message"][
         "content"
     ] == "fine"
-    running.play(
-        Reply(headers=[json_type, ("content-encoding", "gzip")], body=gzip.compress(b" " * 30_000_000))
-    )
+    running.play(Reply(headers=[json_type, ("content-encoding", "gzip")], body=gzip.compress(b" " * 30_000_000)))
     assert_error("openai-chat", await running.ask("openai-chat", "openai-chat", False, unique()), 502)
     running.play(Reply(headers=[json_type, ("content-encoding", "br")], body=body))
     assert_error("openai-chat", await running.ask("openai-chat", "openai-chat", False, unique()), 502)
@@ -297,9 +285,7 @@ async def test_u14_an_html_page_is_an_error_without_markup(
 
 @pytest.mark.parametrize("body", [b"", b"all is well"], ids=["empty", "plain text"])
 @pytest.mark.parametrize("client", PROTOCOLS)
-async def test_u14_a_200_that_is_no_answer_is_a_bad_gateway(
-    running: Stage, client: Protocol, body: bytes
-) -> None:
+async def test_u14_a_200_that_is_no_answer_is_a_bad_gateway(running: Stage, client: Protocol, body: bytes) -> None:
     running.play(Reply(headers=[("content-type", "text/plain")], body=body))
     assert_error(client, await running.ask(client, client, False, unique()), 502)
 
@@ -359,9 +345,7 @@ async def test_u17_a_limit_reaches_the_client_with_the_time_that_is_left(
 
 
 @pytest.mark.parametrize("client", PROTOCOLS)
-async def test_u18_an_overload_keeps_its_meaning_and_the_key_stays_usable(
-    running: Stage, client: Protocol
-) -> None:
+async def test_u18_an_overload_keeps_its_meaning_and_the_key_stays_usable(running: Stage, client: Protocol) -> None:
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     running.play([Reply.json(overloaded, status=529), Reply.json(whole("anthropic-messages"))])
     model = unique()
@@ -393,9 +377,7 @@ async def clear_cooldowns(running: Stage) -> None:
 
 
 @pytest.mark.parametrize("client", PROTOCOLS)
-async def test_u19_a_context_that_is_too_long_is_a_400_in_the_clients_words(
-    running: Stage, client: Protocol
-) -> None:
+async def test_u19_a_context_that_is_too_long_is_a_400_in_the_clients_words(running: Stage, client: Protocol) -> None:
     error = {
         "message": "This model's maximum context length is 8192 tokens.",
         "type": "invalid_request_error",
@@ -428,9 +410,7 @@ def stream_error(back: Protocol) -> bytes:
 
 
 @pytest.mark.parametrize(("client", "back"), PAIRS)
-async def test_u20_an_error_before_content_is_an_http_error(
-    running: Stage, client: Protocol, back: Protocol
-) -> None:
+async def test_u20_an_error_before_content_is_an_http_error(running: Stage, client: Protocol, back: Protocol) -> None:
     running.play(Reply.sse(stream_error(back)))
     answer = await running.ask(client, back, True, unique())
     assert answer.status >= 500
@@ -458,11 +438,7 @@ async def test_u20_an_error_in_a_200_moves_on_to_the_next_key(stream: bool) -> N
                 if stream
                 else Reply.json({"error": {"message": "backend exploded"}})
             )
-        return (
-            Reply.sse(*deltas("openai-chat"), *ending("openai-chat"))
-            if stream
-            else Reply.json(whole("openai-chat"))
-        )
+        return Reply.sse(*deltas("openai-chat"), *ending("openai-chat")) if stream else Reply.json(whole("openai-chat"))
 
     async with stage(by_key) as first:
         config = {"backends": {"two": {"type": "openai", "base_url": f"{first.upstream.url}/v1", "api_keys": ["key-one", "key-two"],
@@ -560,9 +536,7 @@ async def test_s06_nothing_leaks_to_the_other_side(running: Stage, client: Proto
 
 
 async def test_a_client_error_of_a_provider_stops_and_cools_nothing(running: Stage) -> None:
-    error = {
-        "error": {"message": "bad tool schema", "type": "invalid_request_error", "param": None, "code": None}
-    }
+    error = {"error": {"message": "bad tool schema", "type": "invalid_request_error", "param": None, "code": None}}
     running.play([Reply.json(error, status=400), Reply.json(whole("openai-chat"))])
     model = unique()
     answer = await running.ask("openai-chat", "openai-chat", False, model)

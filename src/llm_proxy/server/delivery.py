@@ -7,6 +7,7 @@ Nothing is read from the upstream that the client has not taken: every write wai
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -183,7 +184,9 @@ class Delivery:
                 raise FaultError(glance.failed)
             self._exchange.fault = glance.failed
         if glance.failed is not None and any(map(self._tells_secrets, frames)):
-            await self._flush()
+            # What came before goes out as it is; the error is told in our words.
+            harmless = itertools.takewhile(lambda frame: not self._tells_secrets(frame), frames)
+            await self._send(b"".join(frame.raw for frame in harmless), commit=True)
             raise FaultError(glance.failed)
         if self._array or frames[0].raw is frames[0].data:
             data = self._reframed(frames)
