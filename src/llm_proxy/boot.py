@@ -85,9 +85,7 @@ class House:
             return None
 
     def _transport(self, server: ServerOptions) -> Transport:
-        return Transport(
-            proxy=server.upstream_proxy, environ=self.settings.environ, own_addresses=self._own_addresses
-        )
+        return Transport(proxy=server.upstream_proxy, environ=self.settings.environ, own_addresses=self._own_addresses)
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         return [socket_.getsockname()[:2] for socket_ in (self.main, self.anthropic) if socket_ is not None]

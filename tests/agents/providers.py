@@ -203,9 +203,7 @@ class ResponsesProvider:
         else:
             if ask.thinks:
                 summary = [{"type": "summary_text", "text": THOUGHT}]
-                items.append(
-                    {"type": "reasoning", "id": "rs_scripted", "summary": summary, "encrypted_content": SEAL}
-                )
+                items.append({"type": "reasoning", "id": "rs_scripted", "summary": summary, "encrypted_content": SEAL})
             call = {"type": "function_call", "id": "fc_scripted", "call_id": "call_scripted_1"}
             call |= {"name": step.tool.name, "arguments": _json(step.arguments)}
             items.append(call if step.tool.namespace is None else call | {"namespace": step.tool.namespace})
@@ -331,9 +329,7 @@ def _item_events(index: int, item: dict[str, Any]) -> list[dict[str, Any]]:
                     at | {"type": "response.function_call_arguments.delta", "delta": piece}
                     for piece in pieces(arguments)
                 ),
-                at
-                | {"type": "response.function_call_arguments.done", "arguments": arguments}
-                | {"name": item["name"]},
+                at | {"type": "response.function_call_arguments.done", "arguments": arguments} | {"name": item["name"]},
                 done,
             ]
 

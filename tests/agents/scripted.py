@@ -73,9 +73,7 @@ class ScriptedModel:
             return found
         # An agent's own liberties work with its provider: Codex gives its messages ids, and its reasoning
         # items a null content.
-        return [
-            problem for problem in found if "unknown field" not in problem and "None is no" not in problem
-        ]
+        return [problem for problem in found if "unknown field" not in problem and "None is no" not in problem]
 
     def story(self) -> str:
         """What happened, for the message of a failing test."""

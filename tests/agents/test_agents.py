@@ -47,9 +47,7 @@ def check(errand: Errand, model: ScriptedModel, ran: Ran, more: str = "") -> Non
 
 
 @pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.name)
-def test_the_agent_writes_a_file_straight_from_the_scripted_model(
-    agent: Agent, errand: Errand, home: Path
-) -> None:
+def test_the_agent_writes_a_file_straight_from_the_scripted_model(agent: Agent, errand: Errand, home: Path) -> None:
     with scripted_model(agent.protocol, errand, emitted=False) as model:
         ran = agent.run(Setting(model.url, agent.own_model, home, errand.prompt), errand.folder)
         check(errand, model, ran)

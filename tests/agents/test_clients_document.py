@@ -17,9 +17,7 @@ from tests.agents.proxy import proxy_before
 pytestmark = pytest.mark.long
 
 _DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "clients.md"
-_EXAMPLE: Final = re.compile(
-    r"^### (?P<title>\S+)[^#]*?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+_EXAMPLE: Final = re.compile(r"^### (?P<title>\S+)[^#]*?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES: Final = {match["title"]: match["code"] for match in _EXAMPLE.finditer(_DOCUMENT.read_text())}
 
 

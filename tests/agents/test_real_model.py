@@ -51,9 +51,7 @@ def model_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=["openai-chat", "anthropic-messages"])
-def proxy(
-    request: pytest.FixtureRequest, model_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Proxy]:
+def proxy(request: pytest.FixtureRequest, model_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """The proxy in front of the server's Chat and of its Messages protocol."""
     folder: Path = tmp_path_factory.mktemp("proxy")
     with proxy_before(request.param, model_url, folder, model="smollm2") as running:

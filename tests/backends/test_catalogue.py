@@ -186,9 +186,7 @@ async def test_closing_ends_a_read_that_is_under_way() -> None:
         ("gemini", "", "/v1beta/models?pageSize=1000", {"models": [{"name": "models/m-1"}]}),
     ],
 )
-async def test_each_types_list_is_read(
-    transport: Transport, type_: str, base: str, target: str, body: object
-) -> None:
+async def test_each_types_list_is_read(transport: Transport, type_: str, base: str, target: str, body: object) -> None:
     async with Upstream(Reply.json(body)) as upstream:
         settings = backend_settings("x", type_, "k", base_url=upstream.url + base)
         backend = HttpBackend(settings, transport, clock=lambda: 0.0)

@@ -56,9 +56,7 @@ def after_result(text: str) -> list[dict[str, Any]]:
     ]
 
 
-async def open_demo(
-    model: str, stream: bool, timeout: float = 300.0, action: Any = "generate", **request: Any
-) -> Any:
+async def open_demo(model: str, stream: bool, timeout: float = 300.0, action: Any = "generate", **request: Any) -> Any:
     request.setdefault("messages", user())
     body = json.dumps({"model": model, "stream": stream, **request}).encode()
     demo = DemoBackend(backend_settings("demo", timeout=timeout))
@@ -147,9 +145,7 @@ async def test_tools_calls_the_first_offered_tool() -> None:
 async def test_a_forced_tool_is_called() -> None:
     named = {"type": "function", "function": {"name": "read_file"}}
     assert calls_of(await whole("echo", tools=[WRITE, READ], tool_choice=named)) == [("read_file", {})]
-    assert calls_of(await whole("echo", tools=[WRITE], tool_choice="required")) == [
-        ("write_file", WRITE_ARGUMENTS)
-    ]
+    assert calls_of(await whole("echo", tools=[WRITE], tool_choice="required")) == [("write_file", WRITE_ARGUMENTS)]
 
 
 async def test_parallel_makes_two_calls_with_their_own_ids() -> None:

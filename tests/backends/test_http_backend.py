@@ -122,9 +122,7 @@ async def test_a_model_name_cannot_change_the_path(transport: Transport, model: 
         ("/custom", "/custom/messages"),
     ],
 )
-async def test_anthropic_addresses_with_and_without_the_version(
-    transport: Transport, base: str, target: str
-) -> None:
+async def test_anthropic_addresses_with_and_without_the_version(transport: Transport, base: str, target: str) -> None:
     async with Upstream(Reply.json({})) as upstream:
         anthropic = backend(transport, "anthropic", "", "k", base_url=upstream.url + base)
         request = await received(anthropic, upstream)
@@ -134,9 +132,7 @@ async def test_anthropic_addresses_with_and_without_the_version(
 
 async def test_the_clients_anthropic_version_counts_and_betas_are_joined(transport: Transport) -> None:
     async with Upstream(Reply.json({})) as upstream:
-        anthropic = backend(
-            transport, "anthropic", "", "k", base_url=upstream.url, headers={"anthropic-beta": "a,b"}
-        )
+        anthropic = backend(transport, "anthropic", "", "k", base_url=upstream.url, headers={"anthropic-beta": "a,b"})
         headers = {"anthropic-version": "2024-01-01", "anthropic-beta": "b, c"}
         request = await received(anthropic, upstream, headers=headers)
         assert request.header("anthropic-version") == "2024-01-01"

@@ -134,14 +134,10 @@ def test_other_spellings_of_the_same_origin_are_the_same(url: str) -> None:
     assert endpoint(url).origin == HOME
 
 
-@pytest.mark.parametrize(
-    "url", ["http://api.openai.com/v1", "https://api.openai.com:444/v1", "https://openai.com/v1"]
-)
+@pytest.mark.parametrize("url", ["http://api.openai.com/v1", "https://api.openai.com:444/v1", "https://openai.com/v1"])
 async def test_scheme_host_and_port_all_count(transport: Transport, url: str) -> None:
     with pytest.raises(FaultError) as caught:
-        await transport.post(
-            endpoint(url), {}, b"{}", credentials=[Credential("x-api-key", Secret(CANARY), HOME)]
-        )
+        await transport.post(endpoint(url), {}, b"{}", credentials=[Credential("x-api-key", Secret(CANARY), HOME)])
     assert caught.value.fault.kind == "internal"
 
 
@@ -237,9 +233,7 @@ async def test_literal_addresses_are_checked_too(host: str) -> None:
     async with Upstream(Reply.json({})) as inside:
         transport = Transport(environ={})
         with pytest.raises(FaultError) as caught:
-            await transport.post(
-                endpoint(f"http://{host}:{inside.port}/"), {}, b"{}", address_policy="public"
-            )
+            await transport.post(endpoint(f"http://{host}:{inside.port}/"), {}, b"{}", address_policy="public")
         assert caught.value.fault.kind == "permission"
         assert inside.opened == 0
         await transport.close()

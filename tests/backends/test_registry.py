@@ -85,9 +85,7 @@ def test_a_configured_default_stays_although_it_is_not_usable() -> None:
 
 
 def test_a_disabled_back_end_is_known_but_not_functional() -> None:
-    registry = backends(
-        backend_settings("openai", "", "k", enabled=False), backend_settings("demo", enabled=False)
-    )
+    registry = backends(backend_settings("openai", "", "k", enabled=False), backend_settings("demo", enabled=False))
     assert functional(registry) == []
     assert "openai" in registry
     backend = registry.get("openai")

@@ -165,9 +165,7 @@ async def test_a_header_never_breaks_out_of_its_line(transport: Transport, value
         assert caught.value.fault.kind == "internal"
         to = endpoint(upstream.url)
         with pytest.raises(FaultError):
-            await transport.post(
-                to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k\r\nx: y"), to.origin)]
-            )
+            await transport.post(to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k\r\nx: y"), to.origin)])
         assert upstream.opened == 0
 
 
@@ -339,9 +337,7 @@ async def test_an_answer_that_began_is_not_repeated(transport: Transport) -> Non
     ],
     ids=["reset", "closed", "no last chunk", "short length", "no chunk size", "wrong chunk size"],
 )
-async def test_a_broken_body_is_a_fault_and_its_connection_is_dropped(
-    transport: Transport, reply: Reply
-) -> None:
+async def test_a_broken_body_is_a_fault_and_its_connection_is_dropped(transport: Transport, reply: Reply) -> None:
     async with Upstream(reply) as upstream:
         fault = await fault_of(transport, upstream.url)
         assert (fault.kind, fault.status_code) == ("closed", 502)
@@ -366,15 +362,11 @@ def deflate_raw(data: bytes) -> bytes:
         ("deflate", deflate_raw),
     ],
 )
-async def test_gzip_and_deflate_are_opened_at_every_split(
-    transport: Transport, encoding: str, encode: object
-) -> None:
+async def test_gzip_and_deflate_are_opened_at_every_split(transport: Transport, encoding: str, encode: object) -> None:
     text = b'data: {"a": 1}\n\n' * 20
     body = encode(text)  # type: ignore[operator]
     headers = [("content-encoding", encoding)]
-    async with Upstream(
-        Reply(steps=[Send(body[i : i + 1]) for i in range(len(body))], headers=headers)
-    ) as upstream:
+    async with Upstream(Reply(steps=[Send(body[i : i + 1]) for i in range(len(body))], headers=headers)) as upstream:
         assert await fetch(transport, upstream.url) == text
 
 
@@ -454,9 +446,7 @@ async def test_redirects_are_never_followed(transport: Transport, status: int) -
             upstream.script = Reply(status=status, headers=[("location", place)], body=b"see there")
             to = endpoint(upstream.url)
             with pytest.raises(FaultError) as caught:
-                await transport.post(
-                    to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k"), to.origin)]
-                )
+                await transport.post(to, {}, b"{}", credentials=[Credential("x-api-key", Secret("k"), to.origin)])
             fault = caught.value.fault
             assert (fault.kind, fault.status_code) == ("upstream", 502)
             assert "127.0.0.1" not in fault.message
@@ -524,9 +514,7 @@ async def test_what_is_no_http_is_a_fault(transport: Transport) -> None:
 LATE = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npoisoned"
 
 
-@pytest.mark.parametrize(
-    "late", [LATE, LATE[:12], LATE * 3, b"\r\n"], ids=["answer", "half", "three", "line"]
-)
+@pytest.mark.parametrize("late", [LATE, LATE[:12], LATE * 3, b"\r\n"], ids=["answer", "half", "three", "line"])
 async def test_late_bytes_never_become_the_next_answer(transport: Transport, late: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst"
     async with Upstream(Reply()) as upstream:

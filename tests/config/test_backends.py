@@ -19,9 +19,7 @@ def test_numbered_variables_keep_their_order_and_count_once(load: Load) -> None:
 
 
 def test_a_gap_in_the_numbers_is_allowed(load: Load) -> None:
-    backend = load(env={"GEMINI_API_KEY_1": "a", "GEMINI_API_KEY_3": "c", "GEMINI_API_KEY_21": "x"}).backends[
-        "gemini"
-    ]
+    backend = load(env={"GEMINI_API_KEY_1": "a", "GEMINI_API_KEY_3": "c", "GEMINI_API_KEY_21": "x"}).backends["gemini"]
     assert [value for _, value in values(backend)] == ["a", "c"]
 
 

@@ -74,13 +74,9 @@ def test_duplicate_keys_are_refused_at_the_second(refuse: Refuse) -> None:
 
 
 def test_an_unknown_key_is_refused_at_the_key_with_the_nearest(refuse: Refuse) -> None:
-    assert refuse(file="proxy: {prot: 8000}") == [
-        "config.yaml:1:9: unknown key proxy.prot, did you mean proxy.port"
-    ]
+    assert refuse(file="proxy: {prot: 8000}") == ["config.yaml:1:9: unknown key proxy.prot, did you mean proxy.port"]
     [error] = refuse(file="backends:\n  openai:\n    base_ulr: http://x\n")
-    assert error == (
-        "config.yaml:3:5: unknown key backends.openai.base_ulr, did you mean backends.openai.base_url"
-    )
+    assert error == ("config.yaml:3:5: unknown key backends.openai.base_ulr, did you mean backends.openai.base_url")
 
 
 @pytest.mark.parametrize("word", ["true", "yes", "on", "True", "ON"])
@@ -112,17 +108,13 @@ def test_a_byte_order_mark_is_allowed(load: Load) -> None:
 
 
 def test_keys_beginning_with_x_hold_anchors(load: Load) -> None:
-    file = (
-        "x-common: &c {type: openai, no_auth: true}\nbackends:\n  a: {<<: *c, base_url: http://a}\n  b: *c\n"
-    )
+    file = "x-common: &c {type: openai, no_auth: true}\nbackends:\n  a: {<<: *c, base_url: http://a}\n  b: *c\n"
     backends = load(file=file).backends
     assert backends["a"].no_auth and backends["a"].base_url == "http://a"
     assert backends["b"].type == "openai"
 
 
-@pytest.mark.parametrize(
-    "file", ["a: &a [*a]", "[" * 5000, "a: " + "{b: " * 500, "--- a\n--- b\n", "port: !!x 1"]
-)
+@pytest.mark.parametrize("file", ["a: &a [*a]", "[" * 5000, "a: " + "{b: " * 500, "--- a\n--- b\n", "port: !!x 1"])
 def test_hostile_files_are_refused_with_a_message(refuse: Refuse, file: str) -> None:
     assert refuse(file=file)[0].startswith("config.yaml")
 

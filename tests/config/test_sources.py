@@ -44,9 +44,7 @@ def test_a_stronger_source_wins(
 
 
 @pytest.mark.parametrize(("env", "expected"), [({}, "openai"), ({"LLM_BACKEND": "anthropic"}, "anthropic")])
-def test_saved_state_lies_between_environment_and_file(
-    load: Load, env: dict[str, str], expected: str
-) -> None:
+def test_saved_state_lies_between_environment_and_file(load: Load, env: dict[str, str], expected: str) -> None:
     settings = load(env=env, file="default_backend: gemini\n", saved={"default_backend": "openai"})
     assert settings.get(BackendGeneralOptions).default_backend == expected
 
@@ -91,9 +89,7 @@ def test_real_variables_win_over_the_env_file(load: Load) -> None:
         ([], {"USAGE_TRACKING_ENABLED": "no"}, False),
     ],
 )
-def test_a_negative_name_turns_an_option_off(
-    load: Load, argv: list[str], env: dict[str, str], expected: bool
-) -> None:
+def test_a_negative_name_turns_an_option_off(load: Load, argv: list[str], env: dict[str, str], expected: bool) -> None:
     assert load(*argv, env=env).get(UsageOptions).enabled is expected
 
 

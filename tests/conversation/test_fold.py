@@ -23,9 +23,7 @@ from llm_proxy.conversation.parts import (
 )
 from llm_proxy.conversation.usage import Usage
 
-seals = st.none() | st.builds(
-    Seal, origin=st.just("gemini"), kind=st.just("thought"), value=st.text(min_size=1)
-)
+seals = st.none() | st.builds(Seal, origin=st.just("gemini"), kind=st.just("thought"), value=st.text(min_size=1))
 pieces = st.lists(st.text(min_size=1), min_size=2, max_size=3).map(tuple)
 parts = st.one_of(
     st.builds(
@@ -55,9 +53,7 @@ def answers(draw: st.DrawFn) -> Answer:
         )
         for index in range(number)
     )
-    return Answer(
-        id=draw(st.text()), model="m", created=draw(st.integers(0, 9)), choices=choices, usage=draw(usages)
-    )
+    return Answer(id=draw(st.text()), model="m", created=draw(st.integers(0, 9)), choices=choices, usage=draw(usages))
 
 
 @given(answers())
@@ -121,9 +117,7 @@ def test_lifecycle_events_are_no_content_but_an_opened_call_is() -> None:
 
 def test_cumulative_usage_keeps_the_last_figure_of_each_bucket() -> None:
     early = Usage(input=100, output=1, cache_read=80, raw={"a": 1}, origin="gemini")
-    assert early.merged(Usage(output=20)) == Usage(
-        input=100, output=20, cache_read=80, raw={"a": 1}, origin="gemini"
-    )
+    assert early.merged(Usage(output=20)) == Usage(input=100, output=20, cache_read=80, raw={"a": 1}, origin="gemini")
     assert early.input_uncached == 20
 
 

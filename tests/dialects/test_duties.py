@@ -118,13 +118,7 @@ def test_the_forced_json_tool_becomes_the_text_of_the_answer() -> None:
 def test_with_parallel_calls_off_only_the_first_call_is_kept() -> None:
     events = through(
         Duties(first_call_only=True),
-        list(
-            unfold(
-                answer(
-                    Text("x"), ToolCall("1", "f", "{}"), ToolCall("2", "g", "{}"), Text("y"), stop="tool_use"
-                )
-            )
-        ),
+        list(unfold(answer(Text("x"), ToolCall("1", "f", "{}"), ToolCall("2", "g", "{}"), Text("y"), stop="tool_use"))),
     )
     assert fold(events).choices[0].parts == (Text("x"), ToolCall("1", "f", "{}"), Text("y"))
 
@@ -133,6 +127,4 @@ def test_what_no_duty_concerns_passes_as_the_same_objects() -> None:
     events = list(unfold(answer(Text("x"), ToolCall("1", "f", "{}"), stop="tool_use")))
     passed = through(Duties(names={"other": "x"}), events)
     assert passed == events
-    assert any(isinstance(event, PartStart) for event in passed) and any(
-        isinstance(event, PartEnd) for event in passed
-    )
+    assert any(isinstance(event, PartStart) for event in passed) and any(isinstance(event, PartEnd) for event in passed)

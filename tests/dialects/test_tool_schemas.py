@@ -118,9 +118,7 @@ def test_gemini_gets_no_parameters_when_there_are_none_and_no_required_without_i
 
 def test_every_lost_keyword_is_named_once() -> None:
     schema = {"type": "string", "contentEncoding": "base64", "not": {"const": "x"}}
-    _, losses = for_gemini_parameters(
-        {"type": "object", "properties": {"a": schema, "b": schema}, "$schema": "s"}
-    )
+    _, losses = for_gemini_parameters({"type": "object", "properties": {"a": schema, "b": schema}, "$schema": "s"})
     assert sorted(losses) == ["contentEncoding left out", "not left out"]
 
 
@@ -269,9 +267,7 @@ WILD = st.recursive(
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from(["type", "properties", "anyOf", "allOf", "$ref", "$defs", "items", "enum"]), WILD
-    )
+    st.dictionaries(st.sampled_from(["type", "properties", "anyOf", "allOf", "$ref", "$defs", "items", "enum"]), WILD)
 )
 @settings(max_examples=150, deadline=None)
 def test_any_schema_is_compiled_and_left_unchanged(schema: dict[str, Any]) -> None:

@@ -93,7 +93,10 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with upstream_in_thread(by_model) as upstream, running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+    with (
+        upstream_in_thread(by_model) as upstream,
+        running_proxy(config={"backends": backends_at(upstream.url)}) as proxy,
+    ):
         yield Stage(proxy, upstream)
     sdk.close_clients()
 
@@ -111,9 +114,7 @@ def test_every_recorded_answer_keeps_its_meaning(stage: Stage, source: Protocol,
     for exchange in exchanges_of(source):
         got = sdk.ask_minimal(client, stage.proxy.url, KEY, stage.model(exchange), exchange.stream)
         expected = Semantic.from_json(known[exchange.file]["semantic"])
-        differences = compare(
-            expected, got, source, client, kinds=exchange.kinds, accepted=exchange.sdk_accepts
-        )
+        differences = compare(expected, got, source, client, kinds=exchange.kinds, accepted=exchange.sdk_accepts)
         if differences:
             problems[exchange.file] = [str(difference) for difference in differences]
     check_against_exceptions(problems, client)
@@ -172,7 +173,5 @@ def test_exceptions_are_fewer_than_one_percent() -> None:
 
 def test_the_recordings_are_here_or_the_own_exchanges_stand_in() -> None:
     if SHARED is None:
-        pytest.skip(
-            "the recordings are not beside this checkout; the own hand-made exchanges were replayed instead"
-        )
+        pytest.skip("the recordings are not beside this checkout; the own hand-made exchanges were replayed instead")
     assert len(generating_exchanges()) > 400

@@ -30,9 +30,7 @@ _OVERRIDES: dict[str, Any] = {"sampling": {False: "none", True: "all"}}
 def test_request_case(case: Case) -> None:
     front, back = dialects.get(case.front), dialects.get(case.back)
     model = case.back_model or "m"
-    overrides = {
-        name: _OVERRIDES.get(name, {}).get(value, value) for name, value in case.capabilities.items()
-    }
+    overrides = {name: _OVERRIDES.get(name, {}).get(value, value) for name, value in case.capabilities.items()}
     target = Target(model=model, capabilities=lookup(case.back, model, overrides), maker="b/m")
     request = front.read_request(json.dumps(case.input).encode(), "m")
     restored = restore(request, Envelope(b"k"), lambda key: None)
@@ -42,7 +40,10 @@ def test_request_case(case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[tuple[Proxy, Upstream]]:
-    with upstream_in_thread(by_case) as upstream, running_proxy(config={"backends": backends_at(upstream.url)}) as proxy:
+    with (
+        upstream_in_thread(by_case) as upstream,
+        running_proxy(config={"backends": backends_at(upstream.url)}) as proxy,
+    ):
         yield proxy, upstream
     sdk.close_clients()
 
@@ -82,9 +83,7 @@ def test_answer_case(stage: tuple[Proxy, Upstream], case: Case) -> None:
     answer = raw.ask_minimal(stage[0], client, model, stream)
     status, headers, data = answer.status, answer.headers, answer.body
     if stream:
-        problems += casecheck.failed_checks(
-            case.expect, stream=data, protocol=client, status=status, headers=headers
-        )
+        problems += casecheck.failed_checks(case.expect, stream=data, protocol=client, status=status, headers=headers)
     else:
         problems += casecheck.failed_checks(
             case.expect, body=json.loads(data), protocol=client, status=status, headers=headers

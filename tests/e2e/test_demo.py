@@ -293,7 +293,7 @@ def test_the_anthropic_port_serves_messages_with_and_without_a_prefix(demo: Prox
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
-def test_a_request_without_a_model_is_answered_by_the_default_of_the_back_end(demo: Scene, path: str) -> None:
+def test_a_request_without_a_model_is_answered_by_the_default_of_the_back_end(demo: Proxy, path: str) -> None:
     """RT-01: no model means the back end's `default_model`; the demo's is echo."""
     body = {"messages": [{"role": "user", "content": "hi"}], "input": "hi", "max_tokens": 9}
     del body["messages" if path.endswith("responses") else "input"]

@@ -104,9 +104,7 @@ def test_own_answers_have_valid_grammar_unless_broken_on_purpose(exchange: Excha
 
 @pytest.mark.parametrize("exchange", own_exchanges(), ids=str)
 def test_own_requests_are_valid(exchange: Exchange) -> None:
-    assert (
-        validate_request(exchange.protocol, exchange.request.body, exchange.request.path, emitted=True) == []
-    )
+    assert validate_request(exchange.protocol, exchange.request.body, exchange.request.path, emitted=True) == []
 
 
 @needs_shared
@@ -128,9 +126,7 @@ def test_requests_of_real_clients_are_valid_but_for_named_fields() -> None:
     ("protocol", "least"), [("anthropic-messages", 0.97), ("gemini", 0.9), ("openai-responses", 0.75)]
 )
 def test_clean_providers_pass_the_strict_grammar(protocol: str, least: float) -> None:
-    answered = [
-        e for e in recordings() if e.protocol == protocol and e.generates and e.response.status == 200
-    ]
+    answered = [e for e in recordings() if e.protocol == protocol and e.generates and e.response.status == 200]
     passed = [e for e in answered if e.response.text is None and not _form_of(e)]
     assert len(passed) / len(answered) >= least
 
@@ -198,11 +194,7 @@ def test_every_loss_says_where_it_is_documented() -> None:
 
 
 def test_paths_and_checks_of_cases() -> None:
-    body = {
-        "messages": [
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
-        ]
-    }
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]}
     assert at(body, "messages[0].content[1].text") == "b"
     good: list[Mapping[str, Any]] = [
         {"path": "messages", "len": 1},
@@ -230,9 +222,7 @@ def test_paths_and_checks_of_cases() -> None:
 
 
 @asynccontextmanager
-async def _talk(
-    upstream: Upstream, request: bytes
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def _talk(upstream: Upstream, request: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
     writer.write(request)
     try:
@@ -321,6 +311,4 @@ def test_a_replay_can_be_cut_at_will_and_loses_nothing() -> None:
     for exchange in streams:
         for cut in (1, 7, [5, 1, 100]):
             steps = replay(exchange, cut=cut).steps or ()
-            assert (
-                b"".join(step.data for step in steps if isinstance(step, Send)) == exchange.response.payload
-            )
+            assert b"".join(step.data for step in steps if isinstance(step, Send)) == exchange.response.payload

@@ -23,8 +23,7 @@ def script(request: Received) -> Reply:
     """Thinks and calls `f` when the last turn is the user's words, answers when it is a tool result."""
     text = request.body.decode()
     done = any(
-        mark in text
-        for mark in ('"tool_result"', '"functionResponse"', '"function_call_output"', '"role":"tool"')
+        mark in text for mark in ('"tool_result"', '"functionResponse"', '"function_call_output"', '"role":"tool"')
     )
     if "/messages" in request.path:
         content: list[dict[str, Any]] = (
@@ -51,11 +50,7 @@ def script(request: Received) -> Reply:
         )  # fmt: skip
         return Reply.json({"id": "resp_1", "object": "response", "created_at": 1, "model": "gpt-5.5", "status": "completed",
                            "output": output, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []})  # fmt: skip
-    part = (
-        {"text": "done"}
-        if done
-        else {"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": THOUGHT}
-    )
+    part = {"text": "done"} if done else {"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": THOUGHT}
     return Reply.json({"candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}],
                        "modelVersion": "gemini-3-pro", "responseId": "r1"})  # fmt: skip
 
@@ -123,9 +118,7 @@ def second_turn(proxy: Proxy, model: str, history: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.parametrize("model", list(MODELS))
-def test_a_chat_agent_that_keeps_only_calls_gives_the_seal_back(
-    proxy: Proxy, upstream: Upstream, model: str
-) -> None:
+def test_a_chat_agent_that_keeps_only_calls_gives_the_seal_back(proxy: Proxy, upstream: Upstream, model: str) -> None:
     history = chat_turns(proxy, model)
     second_turn(proxy, model, history)
     assert MODELS[model] in upstream.requests[-1].body.decode()
@@ -171,9 +164,7 @@ def test_an_anthropic_client_echoes_foreign_state_and_a_real_claude_never_sees_i
         asked: dict[str, Any] = {
             "max_tokens": 4000,
             "thinking": {"type": "enabled", "budget_tokens": 2000},
-            "tools": [
-                {"name": "f", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}
-            ],
+            "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}],
         }
         question: dict[str, Any] = {"role": "user", "content": "call f"}
         first = client.messages.create(model=model, messages=[question], **asked)

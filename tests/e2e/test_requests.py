@@ -52,9 +52,7 @@ def samples(protocol: Protocol) -> list[Sample]:
     found = [
         Sample(exchange.file, protocol, exchange.request.body, exchange.stream, exchange.model)
         for exchange in generating_exchanges()
-        if exchange.protocol == protocol
-        and isinstance(exchange.request.body, dict)
-        and exchange.response.status == 200
+        if exchange.protocol == protocol and isinstance(exchange.request.body, dict) and exchange.response.status == 200
     ]
     for request in client_requests():
         if _PROTOCOL_OF_CLIENT.get(request.protocol) != protocol or request.method != "POST":
@@ -62,11 +60,7 @@ def samples(protocol: Protocol) -> list[Sample]:
         if not isinstance(request.body, dict) or "count" in request.path:
             continue
         stream = "stream" in request.path if protocol == "gemini" else bool(request.body.get("stream"))
-        model = (
-            request.path.split("/models/")[-1].split(":")[0]
-            if protocol == "gemini"
-            else request.body["model"]
-        )
+        model = request.path.split("/models/")[-1].split(":")[0] if protocol == "gemini" else request.body["model"]
         found.append(Sample(str(request), protocol, request.body, stream, model))
     return found
 
@@ -113,9 +107,7 @@ def answer(request: Received) -> Reply:
                 {"type": "message_stop"},
             )
         return Reply.json({**message, "stop_reason": "end_turn"})
-    chunk = {
-        "candidates": [{"content": {"role": "model", "parts": [{"text": "ok"}]}, "finishReason": "STOP"}]
-    }
+    chunk = {"candidates": [{"content": {"role": "model", "parts": [{"text": "ok"}]}, "finishReason": "STOP"}]}
     return _sse(chunk) if "stream" in request.path else Reply.json(chunk)
 
 
@@ -143,9 +135,7 @@ def send(proxy: Proxy, sample: Sample, model: str) -> tuple[int, bytes, bytes]:
 
 @pytest.mark.parametrize("back", PROTOCOLS)
 @pytest.mark.parametrize("front", PROTOCOLS)
-def test_every_recorded_request_arrives_whole(
-    stage: tuple[Proxy, Upstream], front: Protocol, back: Protocol
-) -> None:
+def test_every_recorded_request_arrives_whole(stage: tuple[Proxy, Upstream], front: Protocol, back: Protocol) -> None:
     proxy, upstream = stage
     problems: dict[str, list[str]] = {}
     for sample in samples(front):

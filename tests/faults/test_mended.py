@@ -150,7 +150,9 @@ async def test_a_back_end_that_is_the_proxy_itself_is_told_after_one_hop(path: s
         async with stage(config={"backends": itself}) as second:
             # The second points at the first, and the first at nothing of ours: one hop is no circle.
             first.play(Reply.json(whole("openai-chat")))
-            client = await send(second, path, {"model": "itself:up-chat:m", "input": "x", "prompt": "x", "messages": [{"role": "user", "content": "hi"}]})  # fmt: skip
+            said = [{"role": "user", "content": "hi"}]
+            body = {"model": "itself:up-chat:m", "input": "x", "prompt": "x", "messages": said}
+            client = await send(second, path, body)
             answer = await client.read_answer()
             client.close()
             assert answer.status == 200

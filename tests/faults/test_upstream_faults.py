@@ -477,7 +477,8 @@ async def test_u23_wrong_answers_never_crash(running: Stage, client: Protocol) -
     odd: list[dict[str, Any]] = [
         {"choices": [{"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": [call, call]}, "finish_reason": "tool_calls"}]},
         {"choices": []},
-        {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": -5, "completion_tokens": 10**30}},
+        {"choices": [{"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}],
+         "usage": {"prompt_tokens": -5, "completion_tokens": 10**30}},
         {"choices": [{"index": 0, "message": {"content": [{"type": "mystery"}]}, "finish_reason": "weird"}]},
         {"choices": None, "id": 7},
     ]  # fmt: skip

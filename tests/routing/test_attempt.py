@@ -36,9 +36,7 @@ def keyring(clock: Clock) -> Keyring:
 
 
 def upstream(status: int, **members: Any) -> Fault:
-    return Fault(
-        **{"kind": kind_of_status(status), "message": f"status {status}", "status": status, **members}
-    )
+    return Fault(**{"kind": kind_of_status(status), "message": f"status {status}", "status": status, **members})
 
 
 def trail(keyring: Keyring, *backends: Backend) -> Trail:
@@ -148,9 +146,7 @@ def test_overload_cools_only_with_a_time(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_is_disabled_and_the_next_one_answers(
-    keyring: Keyring, clock: Clock, status: int
-) -> None:
+def test_a_refused_key_is_disabled_and_the_next_one_answers(keyring: Keyring, clock: Clock, status: int) -> None:
     both = paper("A", "a1", "a2", policy="first")
     attempts = Trail(plan_target(both, "m", keyring), keyring)
     assert play(attempts, upstream(status)) == ["a1"]

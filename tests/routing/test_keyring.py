@@ -32,9 +32,7 @@ A, B, C = KEYS = named_keys("a", "b", "c")
 
 
 def starts(keyring: Keyring, count: int, policy: str = "round-robin", session: str = "") -> str:
-    return "".join(
-        keyring.rotate("x", KEYS, policy, model="m", session=session)[0].name for _ in range(count)
-    )
+    return "".join(keyring.rotate("x", KEYS, policy, model="m", session=session)[0].name for _ in range(count))
 
 
 # ---- rotation

@@ -32,16 +32,12 @@ def test_the_order_of_each_policy(keyring: Keyring, policy: RoutePolicy, order: 
     assert calls(plan_route(ROUTE, policy, keyring)) == order
 
 
-@pytest.mark.parametrize(
-    ("policy", "order"), [("km", "A/a2 B/b1"), ("m", "B/b1"), ("k", "A/a2"), ("mk", "B/b1 A/a2")]
-)
+@pytest.mark.parametrize(("policy", "order"), [("km", "A/a2 B/b1"), ("m", "B/b1"), ("k", "A/a2"), ("mk", "B/b1 A/a2")])
 def test_a_cooling_key_is_skipped(keyring: Keyring, policy: RoutePolicy, order: str) -> None:
     keyring.cool("A", "ma", A.keys[0], 429, 5)
     plan = plan_route(ROUTE, policy, keyring)
     assert calls(plan) == order
-    assert [(skip.backend, skip.key, skip.state, skip.seconds) for skip in plan.skipped] == [
-        ("A", "a1", "cooling", 5)
-    ]
+    assert [(skip.backend, skip.key, skip.state, skip.seconds) for skip in plan.skipped] == [("A", "a1", "cooling", 5)]
 
 
 def test_an_element_without_a_key_is_left_out_of_all_policies(keyring: Keyring) -> None:

@@ -39,9 +39,7 @@ def test_the_left_part_is_a_back_end_only_if_it_is_known(name: str, backend: str
 
 def test_with_a_session_back_end_the_slash_belongs_to_the_model() -> None:
     assert parse("openai/gpt-4o", KNOWN, keep_slash=True) == Destination("", "openai/gpt-4o")
-    assert parse("openrouter:openai/gpt-4o", KNOWN, keep_slash=True) == Destination(
-        "openrouter", "openai/gpt-4o"
-    )
+    assert parse("openrouter:openai/gpt-4o", KNOWN, keep_slash=True) == Destination("openrouter", "openai/gpt-4o")
 
 
 @pytest.mark.parametrize(

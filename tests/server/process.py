@@ -231,9 +231,7 @@ def run(
 
 
 @contextmanager
-def running(
-    folder: Path, *flags: str, env: Mapping[str, str] | None = None, keyed: bool = True
-) -> Iterator[Proxy]:
+def running(folder: Path, *flags: str, env: Mapping[str, str] | None = None, keyed: bool = True) -> Iterator[Proxy]:
     """A proxy on free ports with its own folder, ended with the block. `keyed`: with the tests' key."""
     extra = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY} if keyed else {}
     if "--port" not in flags:

@@ -59,9 +59,7 @@ def test_the_query_carries_the_key(proxy: Proxy, path: str, body: Any, shape: st
 
 
 @pytest.mark.parametrize(("path", "body", "shape"), SURFACES, ids=SURFACE_IDS)
-def test_a_missing_key_is_401_and_says_which_carriers_exist(
-    proxy: Proxy, path: str, body: Any, shape: str
-) -> None:
+def test_a_missing_key_is_401_and_says_which_carriers_exist(proxy: Proxy, path: str, body: Any, shape: str) -> None:
     refused = proxy.post(path, body, key=None)
     assert refused.status == 401
     assert_error(refused.json, shape, "unauthorized")
@@ -116,9 +114,7 @@ def test_without_a_key_one_is_made_at_each_start_and_never_logged(tmp_path: Path
 
 
 def test_several_keys_all_work_and_the_token_has_its_own_header(tmp_path: Path) -> None:
-    with running(
-        tmp_path, env={"API_KEYS": "first-key-1,second-key-2", "AUTH_TOKEN": TOKEN}, keyed=False
-    ) as proxy:
+    with running(tmp_path, env={"API_KEYS": "first-key-1,second-key-2", "AUTH_TOKEN": TOKEN}, keyed=False) as proxy:
         made = proxy.post("/v1/responses", RESPONSES, key="first-key-1")
         assert made.status == 200
         path = f"/v1/responses/{made.json['id']}"
@@ -243,9 +239,7 @@ def test_browser_protection(
     if status == 200:
         cors = dict(guard.check(incoming))
         allowed = set_up is APP and "origin" in headers
-        assert cors.get(b"access-control-allow-origin", b"") == (
-            headers["origin"].encode() if allowed else b""
-        )
+        assert cors.get(b"access-control-allow-origin", b"") == (headers["origin"].encode() if allowed else b"")
     else:
         with pytest.raises(FaultError) as refused:
             guard.check(incoming)
@@ -311,9 +305,7 @@ def test_preflights_are_answered_for_allowed_origins_only(guarded: Proxy) -> Non
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert answer.headers["access-control-allow-headers"] == "authorization,x-api-key"
     for origin in ("https://evil.test", ""):
-        refused = guarded.request(
-            "OPTIONS", "/v1/chat/completions", None, {**asked, "Origin": origin}, key=None
-        )
+        refused = guarded.request("OPTIONS", "/v1/chat/completions", None, {**asked, "Origin": origin}, key=None)
         assert refused.status == 403
         assert "access-control-allow-origin" not in refused.headers
 

@@ -263,18 +263,14 @@ def test_a_body_that_opens_beyond_the_limit_is_413(proxy: Proxy, encoding: str) 
 
 
 @surfaces
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "text/plain; charset=utf-8", "application/x-www-form-urlencoded"]
-)
+@pytest.mark.parametrize("kind", ["text/plain", "text/plain; charset=utf-8", "application/x-www-form-urlencoded"])
 def test_a_body_that_is_not_called_json_is_415(proxy: Proxy, surface: str, kind: str) -> None:
     status, detail = _send(proxy, surface, SURFACES[surface][1], {"Content-Type": kind})
     assert (status, detail["code"]) == (415, "unsupported_media_type")
 
 
 @surfaces
-@pytest.mark.parametrize(
-    "kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", ""]
-)
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", ""])
 def test_json_or_no_content_type_is_accepted(proxy: Proxy, surface: str, kind: str) -> None:
     assert _send(proxy, surface, SURFACES[surface][1], {"Content-Type": kind})[0] == 200
 
@@ -300,10 +296,7 @@ def test_a_session_id_of_another_form_is_replaced_by_its_hash(proxy: Proxy, name
 
 
 def test_a_session_id_comes_back(proxy: Proxy) -> None:
-    assert (
-        proxy.post("/v1/chat/completions", CHAT, {"x-session-id": "mine.1"}).headers["x-session-id"]
-        == "mine.1"
-    )
+    assert proxy.post("/v1/chat/completions", CHAT, {"x-session-id": "mine.1"}).headers["x-session-id"] == "mine.1"
 
 
 # The whole process

@@ -49,9 +49,7 @@ class Tiny:
                 wait.cancel()
         text = json.dumps([scope["method"], path, len(body)]).encode()
         length = [(b"content-length", str(len(text)).encode())]
-        await send(
-            {"type": "http.response.start", "status": 413 if path == "/early" else 200, "headers": length}
-        )
+        await send({"type": "http.response.start", "status": 413 if path == "/early" else 200, "headers": length})
         await send({"type": "http.response.body", "body": text})
 
 
@@ -81,9 +79,7 @@ class Server:
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     protocol = edge._httptools_edge() if request.param == "httptools" else edge._h11_edge()
     app = Tiny()
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=protocol, ws="none", lifespan="off", log_config=None
-    )
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, http=protocol, ws="none", lifespan="off", log_config=None)
     config.load()
     running = uvicorn.Server(config)
     running.lifespan = config.lifespan_class(config)
@@ -110,10 +106,8 @@ def _statuses(answers: bytes) -> list[int]:
 
 POST = b"POST /x HTTP/1.1\r\n" + HOST
 AMBIGUOUS = {
-    "length and transfer encoding": POST
-    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "transfer encoding and length": POST
-    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "length and transfer encoding": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "transfer encoding and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "the same length twice": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "a list of lengths": POST + b"Content-Length: 5, 5\r\n\r\nhello",
@@ -169,9 +163,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS)
-async def test_what_two_parsers_could_read_differently_is_answered_400_and_closed(
-    server: Server, data: bytes
-) -> None:
+async def test_what_two_parsers_could_read_differently_is_answered_400_and_closed(server: Server, data: bytes) -> None:
     answer = await server.send(data + b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n")
     assert _statuses(answer) == [400]
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -235,9 +227,7 @@ async def test_heads_at_the_limits_are_served(server: Server) -> None:
     assert _statuses(await server.send(long)) == [200]
 
 
-@pytest.mark.parametrize(
-    "start", [b"/", b"//v1", b"///v1//models/", b"/a;b=c", b"/v1/%2e%2e/x", b'/"{}|\\^`']
-)
+@pytest.mark.parametrize("start", [b"/", b"//v1", b"///v1//models/", b"/a;b=c", b"/v1/%2e%2e/x", b'/"{}|\\^`'])
 async def test_odd_paths_reach_the_application(server: Server, start: bytes) -> None:
     answer = await server.send(b"GET " + start + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
     assert _statuses(answer) == [200]
@@ -314,9 +304,7 @@ async def test_an_offer_of_another_protocol_is_ignored_with_body_and_all(server:
     assert b'["POST", "/x", 5]' in answer
 
 
-async def test_a_head_that_does_not_end_is_cut_off_in_time(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_head_that_does_not_end_is_cut_off_in_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "HEAD_SECONDS", 0.05)
     answer = await server.send(b"GET / HTTP/1.1\r\nHost: 127.")
     assert _statuses(answer) == [408]

@@ -52,9 +52,7 @@ PORT_POSTS = [
     for end in ("", "/count_tokens")
 ]
 PORT_GETS = [
-    f"{prefix}/{end}"
-    for prefix in ("/v1", "", "/anthropic/v1", "/anthropic")
-    for end in ("models", "health", "info")
+    f"{prefix}/{end}" for prefix in ("/v1", "", "/anthropic/v1", "/anthropic") for end in ("models", "health", "info")
 ]
 
 
@@ -113,9 +111,7 @@ def test_every_path_of_the_table_is_in_the_openapi_document(proxy: Proxy) -> Non
 
 def test_the_document_has_a_summary_for_each_operation() -> None:
     document = openapi_document.build("1", "http://127.0.0.1:1")
-    assert all(
-        operation["summary"] for operations in document["paths"].values() for operation in operations.values()
-    )
+    assert all(operation["summary"] for operations in document["paths"].values() for operation in operations.values())
 
 
 @pytest.mark.parametrize("path", ["/health", "/internal/health", "/anthropic/health", "/anthropic/v1/health"])

@@ -110,9 +110,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("path", "shape", "near"), SHAPES, ids=[path for path, _, _ in SHAPES])
-def test_an_unknown_path_is_404_in_the_shape_of_its_family(
-    proxy: Proxy, path: str, shape: str, near: str
-) -> None:
+def test_an_unknown_path_is_404_in_the_shape_of_its_family(proxy: Proxy, path: str, shape: str, near: str) -> None:
     answer = proxy.post(path, {})
     assert answer.status == 404
     assert_error(answer.json, shape, "not_found")
@@ -131,9 +129,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "shape", "allow"), METHODS, ids=[f"{m} {p}" for m, p, _, _ in METHODS]
-)
+@pytest.mark.parametrize(("method", "path", "shape", "allow"), METHODS, ids=[f"{m} {p}" for m, p, _, _ in METHODS])
 def test_a_wrong_method_is_405_and_names_the_right_ones(
     proxy: Proxy, method: str, path: str, shape: str, allow: str
 ) -> None:

@@ -89,11 +89,7 @@ def _problem(
         case {"http_status_ge": int(least)}:
             return None if status is not None and status >= least else f"status is {status}"
         case {"any_role": str(role), "contains": str(text)}:
-            return (
-                None
-                if any(text in _text(m) for m in _messages(body, role))
-                else f"no message of role {role} has it"
-            )
+            return None if any(text in _text(m) for m in _messages(body, role)) else f"no message of role {role} has it"
         case {"nowhere": str(name)}:
             pattern = _NOWHERE.get(name) or re.compile(name)
             return "it occurs" if pattern.search(_text(body)) else None
@@ -153,28 +149,20 @@ def _problem_in_stream(check: Mapping[str, Any], emitted: list[Any]) -> str | No
     match check:
         case {"event_count": Mapping() as counts}:
             kinds = [event.get("type") for event in emitted if isinstance(event, dict)]
-            wrong = {
-                kind: kinds.count(kind) for kind, wanted in counts.items() if kinds.count(kind) != wanted
-            }
+            wrong = {kind: kinds.count(kind) for kind, wanted in counts.items() if kinds.count(kind) != wanted}
             return f"counted {wrong}" if wrong else None
         case {"terminal_event": str(kind)}:
             last = emitted[-1].get("type") if emitted else None
             return None if last == kind else f"the last event is {last}"
         case {"last_chunk": Mapping() as members}:
             last = emitted[-1] if emitted else {}
-            return (
-                None
-                if all(last.get(k, MISSING) == v for k, v in members.items())
-                else f"it is {_text(last)[:300]}"
-            )
+            return None if all(last.get(k, MISSING) == v for k, v in members.items()) else f"it is {_text(last)[:300]}"
         case {"distinct_call_ids": True}:
             ids = call_ids(emitted)
             return None if ids and len(ids) == len(set(ids)) else f"the ids are {ids}"
         case {"error_message_contains": str(text)}:
             messages = list(_error_messages(emitted))
-            return (
-                None if any(text in message for message in messages) else f"the error messages are {messages}"
-            )
+            return None if any(text in message for message in messages) else f"the error messages are {messages}"
         case _:
             raise ValueError(f"unknown check {check!r}")
 
@@ -189,10 +177,7 @@ def call_ids(emitted: Sequence[Any]) -> list[str]:
             ids += [c["id"] for c in (choice.get("delta") or {}).get("tool_calls") or () if c.get("id")]
         if event.get("type") == "response.output_item.added" and "call_id" in event.get("item", {}):
             ids.append(event["item"]["call_id"])
-        if (
-            event.get("type") == "content_block_start"
-            and event.get("content_block", {}).get("type") == "tool_use"
-        ):
+        if event.get("type") == "content_block_start" and event.get("content_block", {}).get("type") == "tool_use":
             ids.append(event["content_block"]["id"])
         for candidate in event.get("candidates") or ():
             parts = (candidate.get("content") or {}).get("parts") or ()

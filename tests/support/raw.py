@@ -43,9 +43,7 @@ def post(proxy: Proxy, path: str, body: bytes) -> RawAnswer:
     address = urlsplit(proxy.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
     try:
-        connection.request(
-            "POST", path, body, {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-        )
+        connection.request("POST", path, body, {"content-type": "application/json", "authorization": f"Bearer {KEY}"})
         response = connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return RawAnswer(response.status, headers, response.read())

@@ -183,9 +183,7 @@ def _misfits(value: Any, kind: Any, path: str) -> list[str]:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             return [f"{path}: {_shown(value)} is no object"]
-        return [
-            p for name, inner in value.items() for p in _misfits(inner, get_args(kind)[1], f"{path}.{name}")
-        ]
+        return [p for name, inner in value.items() for p in _misfits(inner, get_args(kind)[1], f"{path}.{name}")]
     if isinstance(origin, type) and issubclass(origin, Iterable):
         if not isinstance(value, list):
             return [f"{path}: {_shown(value)} is no list"]
@@ -218,9 +216,7 @@ def _object_misfits(value: Any, kind: Any, path: str) -> list[str]:
     if not isinstance(value, dict):
         return [f"{path}: {_shown(value)} is no object ({kind.__name__})"]
     hints = _hints(kind)
-    problems = [
-        f"{path}: {name} is missing ({kind.__name__})" for name in kind.__required_keys__ if name not in value
-    ]
+    problems = [f"{path}: {name} is missing ({kind.__name__})" for name in kind.__required_keys__ if name not in value]
     for name, inner in value.items():
         if name not in hints and kind.__name__ in _OPEN:
             continue
@@ -502,9 +498,7 @@ def _count_marks(value: Any) -> int:
             own = 1 if isinstance(value.get("cache_control"), dict) else 0
             # Schemas and tool inputs are the user's data, in which the word means nothing.
             return own + sum(
-                _count_marks(v)
-                for k, v in value.items()
-                if k not in ("input_schema", "input", "cache_control")
+                _count_marks(v) for k, v in value.items() if k not in ("input_schema", "input", "cache_control")
             )
         case list():
             return sum(_count_marks(entry) for entry in value)
@@ -550,9 +544,7 @@ def _gemini_results(where: str, parts: list[Any], waiting: list[Mapping[str, Any
         return [f"{where}: {len(results)} responses to {len(waiting)} calls"]
     for call, result in zip(waiting, results, strict=True):
         if call.get("name") != result.get("name"):
-            problems.append(
-                f"{where}: response of {result.get('name')!r} to the call of {call.get('name')!r}"
-            )
+            problems.append(f"{where}: response of {result.get('name')!r} to the call of {call.get('name')!r}")
         if call.get("id") is not None and call.get("id") != result.get("id"):
             problems.append(f"{where}: response id {result.get('id')!r} to the call {call.get('id')!r}")
     if any(not _either(part, "functionResponse") for part in parts[: len(results)]):
@@ -575,10 +567,7 @@ def _gemini_settings(body: Mapping[str, Any]) -> list[str]:
         problems.append("both thinkingBudget and thinkingLevel")
     for tool in _either(body, "tools") or ():
         for declared in _either(tool, "functionDeclarations") or ():
-            if (
-                _either(declared, "parameters") is not None
-                and _either(declared, "parametersJsonSchema") is not None
-            ):
+            if _either(declared, "parameters") is not None and _either(declared, "parametersJsonSchema") is not None:
                 problems.append(f"both forms of parameters for {declared.get('name')}")
             if not _GEMINI_NAME.fullmatch(str(declared.get("name"))):
                 problems.append(f"function name {declared.get('name')!r}")

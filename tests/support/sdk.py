@@ -249,9 +249,7 @@ def _chat_content(content: Any) -> tuple[str, str]:
     for raw in content:
         part = _as_mapping(_plain(raw))
         if part.get("type") == "thinking":
-            thinking += [
-                str(_as_mapping(_plain(inner)).get("text") or "") for inner in part.get("thinking") or ()
-            ]
+            thinking += [str(_as_mapping(_plain(inner)).get("text") or "") for inner in part.get("thinking") or ()]
         else:
             text.append(str(part.get("text") or ""))
     return "".join(text), "".join(thinking)

@@ -423,11 +423,7 @@ def _usage_partial(pair: Pair) -> bool:
 def _usage_beside(pair: Pair) -> bool:
     """xAI's figures: reasoning outside the completion tokens."""
     usage, got = pair.expected.usage, pair.got.usage
-    return (
-        pair.source in (CC, RS)
-        and usage.output is not None
-        and got.output == usage.output + (usage.reasoning or 0)
-    )
+    return pair.source in (CC, RS) and usage.output is not None and got.output == usage.output + (usage.reasoning or 0)
 
 
 LOSSES: Final[tuple[Loss, ...]] = (

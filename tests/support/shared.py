@@ -33,9 +33,7 @@ def _find_shared() -> Path | None:
 
 
 SHARED: Final[Path | None] = _find_shared()
-WHY_SKIPPED: Final = (
-    "the recorded exchanges are not here (folder 'shared' beside the checkout, or LLM_PROXY_SHARED)"
-)
+WHY_SKIPPED: Final = "the recorded exchanges are not here (folder 'shared' beside the checkout, or LLM_PROXY_SHARED)"
 needs_shared: Final = pytest.mark.skipif(SHARED is None, reason=WHY_SKIPPED)
 
 

@@ -431,9 +431,7 @@ class Upstream:
     counted in `unscripted`), a function (or coroutine function) decides by the request.
     """
 
-    def __init__(
-        self, script: Script, *, receive_buffer: int | None = None, send_buffer: int | None = None
-    ) -> None:
+    def __init__(self, script: Script, *, receive_buffer: int | None = None, send_buffer: int | None = None) -> None:
         self.script = script
         self.requests: list[Received] = []
         self.malformed: list[str] = []
@@ -460,9 +458,7 @@ class Upstream:
                 listener.setsockopt(socket.SOL_SOCKET, option, size)
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
-        self._server = await asyncio.get_running_loop().create_server(
-            self._accept, sock=listener, backlog=1024
-        )
+        self._server = await asyncio.get_running_loop().create_server(self._accept, sock=listener, backlog=1024)
         self.port = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         return self

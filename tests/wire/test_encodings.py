@@ -34,9 +34,7 @@ TEXT = b'{"messages":[{"role":"user","content":"hello"}]}' * 50
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize(
-    "body", [b"", b"x", TEXT, os.urandom(100_000)], ids=["empty", "one", "text", "random"]
-)
+@pytest.mark.parametrize("body", [b"", b"x", TEXT, os.urandom(100_000)], ids=["empty", "one", "text", "random"])
 def test_a_body_is_opened(name: str, body: bytes) -> None:
     encoding, write = WRITERS[name]
     assert decode_body(write(body), encoding, MIB) == body
@@ -86,9 +84,7 @@ def test_a_body_cut_anywhere_is_broken(name: str) -> None:
     st.integers(0, 255),
 )
 @settings(max_examples=300, deadline=None)
-def test_damage_raises_nothing_but_the_declared_faults(
-    data: bytes, encoding: str, at: int, byte: int
-) -> None:
+def test_damage_raises_nothing_but_the_declared_faults(data: bytes, encoding: str, at: int, byte: int) -> None:
     packed = bytearray(dict(WRITERS.values())[encoding](data * 3))
     packed[at % len(packed)] = byte
     for body in (data, bytes(packed)):

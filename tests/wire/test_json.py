@@ -30,9 +30,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | FLOATS | TEXT
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abcdef") | TEXT, inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abcdef") | TEXT, inner, max_size=4),
     max_leaves=12,
 )
 OBJECTS = st.dictionaries(st.sampled_from("abcdef") | TEXT, VALUES, max_size=5)
@@ -181,9 +179,7 @@ def test_no_bytes_raise_anything_but_the_declared_fault(body: bytes) -> None:
         ('{"a":NaN}', None),
     ],
 )
-def test_tool_arguments_keep_their_numbers_or_are_no_object(
-    text: str, expected: dict[str, Any] | None
-) -> None:
+def test_tool_arguments_keep_their_numbers_or_are_no_object(text: str, expected: dict[str, Any] | None) -> None:
     assert parse_arguments(text) == expected
 
 
@@ -199,8 +195,7 @@ def test_written_json_is_compact_and_safe_for_line_readers() -> None:
 
 def test_lone_surrogates_are_written_as_replacement_characters() -> None:
     assert (
-        encode({"\ud800k": ["x\udc00", {"y": "\ud83d\ude00"}]})
-        == '{"\ufffdk":["x\ufffd",{"y":"\U0001f600"}]}'.encode()
+        encode({"\ud800k": ["x\udc00", {"y": "\ud83d\ude00"}]}) == '{"\ufffdk":["x\ufffd",{"y":"\U0001f600"}]}'.encode()
     )
 
 
@@ -376,11 +371,7 @@ def test_raw_parts_in_what_an_encoder_writes_are_kept_and_compared() -> None:
 @settings(max_examples=100, deadline=None)
 def test_floats_and_integers_are_exact(value: dict[str, Any]) -> None:
     again = decode_object(encode(value))
-    assume(
-        not any(
-            isinstance(item, float) and math.copysign(1, item) < 0 and item == 0 for item in value.values()
-        )
-    )
+    assume(not any(isinstance(item, float) and math.copysign(1, item) < 0 and item == 0 for item in value.values()))
     assert strictly_equal(again, value)
 
 

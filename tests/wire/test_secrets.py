@@ -113,9 +113,7 @@ def test_key_shaped_strings_are_removed(key: str, before: str) -> None:
     assert clean == f"{before}***"
 
 
-@pytest.mark.parametrize(
-    "text", ["Authorization: Bearer abc.def-123~x", "bearer%20abcdefgh12", "BEARER   abcdefgh12"]
-)
+@pytest.mark.parametrize("text", ["Authorization: Bearer abc.def-123~x", "bearer%20abcdefgh12", "BEARER   abcdefgh12"])
 def test_bearer_tokens_are_removed(text: str) -> None:
     clean = scrub(text)
     assert clean.endswith("***") and "abc" not in clean

@@ -112,9 +112,7 @@ def test_any_split_gives_the_same_frames_and_the_same_bytes(pieces: list[bytes],
     st.integers(1, 5),
 )
 @settings(max_examples=400, deadline=None)
-def test_streams_with_one_kind_of_line_end_give_the_same_events(
-    pieces: list[bytes], eol: bytes, size: int
-) -> None:
+def test_streams_with_one_kind_of_line_end_give_the_same_events(pieces: list[bytes], eol: bytes, size: int) -> None:
     plain = b"".join(piece if piece.strip() else b"\n" for piece in pieces)
     stream = plain.replace(b"\n", eol)
     frames = read(*[stream[at : at + size] for at in range(0, len(stream), size)])
@@ -169,13 +167,7 @@ def test_an_endless_line_is_stopped_at_the_cap() -> None:
 
 
 def test_what_is_written_is_read_back() -> None:
-    stream = (
-        sse.frame(b"1")
-        + sse.named_frame("x", b"2")
-        + sse.comment("ping\nx")
-        + sse.crlf_frame(b"3")
-        + sse.DONE
-    )
+    stream = sse.frame(b"1") + sse.named_frame("x", b"2") + sse.comment("ping\nx") + sse.crlf_frame(b"3") + sse.DONE
     assert [frame[1:] for frame in read(stream)] == [
         ("", b"1"),
         ("x", b"2"),

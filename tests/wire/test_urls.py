@@ -179,14 +179,11 @@ CLASSES = {
     " 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe:: ::ffff:100.100.100.200 ::168.63.129.16",
     "unspecified": "0.0.0.0 0.1.2.3 :: ::ffff:0.0.0.0",
     "multicast": "224.0.0.1 239.255.255.255 ff02::1",
-    "public": "8.8.8.8 1.1.1.1 172.32.0.1 100.128.0.1 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808"
-    " 2002:808:808::",
+    "public": "8.8.8.8 1.1.1.1 172.32.0.1 100.128.0.1 2606:4700::1111 ::ffff:8.8.8.8 64:ff9b::808:808 2002:808:808::",
 }
 
 
-@pytest.mark.parametrize(
-    ("ip", "expected"), [(ip, name) for name, ips in CLASSES.items() for ip in ips.split()]
-)
+@pytest.mark.parametrize(("ip", "expected"), [(ip, name) for name, ips in CLASSES.items() for ip in ips.split()])
 def test_an_address_has_the_class_of_where_it_leads(ip: str, expected: str) -> None:
     assert address_class(ip) == expected
 

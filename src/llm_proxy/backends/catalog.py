@@ -143,11 +143,7 @@ def row_for(type_: str, base_url: str | None = None) -> Row:
     unknown type.
     """
     row = _BY_TYPE[type_]
-    if (
-        type_ == "zai-coding-plan"
-        and base_url
-        and base_url.rstrip("/").endswith(("/anthropic", "/anthropic/v1"))
-    ):
+    if type_ == "zai-coding-plan" and base_url and base_url.rstrip("/").endswith(("/anthropic", "/anthropic/v1")):
         # https://docs.z.ai/devpack/tool/claude: the same plan in the Anthropic dialect; the key goes in
         # x-api-key.
         return msgspec.structs.replace(row, dialect="anthropic-messages", auth="x-api-key", models_path="")

@@ -156,9 +156,7 @@ class _Connector(aiohttp.TCPConnector):
         tls: ssl.SSLContext | None,
     ) -> None:
         # Admission is the exchange's business, so the pool has no limit of its own.
-        super().__init__(
-            limit=0, resolver=resolver, ssl=True if tls is None else tls, socket_factory=_bounded_socket
-        )
+        super().__init__(limit=0, resolver=resolver, ssl=True if tls is None else tls, socket_factory=_bounded_socket)
         self._factory = cast("partial[ResponseHandler]", partial(_Handler, loop=self._loop))
         self._policy = policy
         self._own_addresses = own_addresses
@@ -180,9 +178,7 @@ class _Connector(aiohttp.TCPConnector):
         _opening.get().fresh = True
         return await super()._create_connection(req, traces, timeout)
 
-    async def _resolve_host(
-        self, host: str, port: int, traces: Sequence[Trace] | None = None
-    ) -> list[ResolveResult]:
+    async def _resolve_host(self, host: str, port: int, traces: Sequence[Trace] | None = None) -> list[ResolveResult]:
         found = await super()._resolve_host(host, port, traces)
         if self._policy != "operator":
             for result in found:
@@ -255,9 +251,7 @@ class RawResponse:
         self._label = label
         self._silence = silence
         self.status = response.status
-        self.headers = [
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers
-        ]
+        self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
 
     async def chunk(self) -> bytes:
         """What has arrived. Raises FaultError."""
@@ -379,9 +373,7 @@ def _upload(body: bytes | None) -> bytes | io.BytesIO | None:
 def _url(origin: Origin, target: str) -> URL:
     path, _, query = target.partition("?")
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return URL.build(
-        scheme=origin.scheme, host=host, port=origin.port, path=path, query_string=query, encoded=True
-    )
+    return URL.build(scheme=origin.scheme, host=host, port=origin.port, path=path, query_string=query, encoded=True)
 
 
 @lru_cache(maxsize=64)
@@ -432,22 +424,16 @@ def _find_ambiguity(headers: Sequence[tuple[str, str]]) -> str:
 
 
 def _silence(label: str, seconds: float | None) -> Fault:
-    return Fault(
-        kind="timeout", message=f"{label} sent nothing for {seconds:g} seconds (option proxy.timeout)."
-    )
+    return Fault(kind="timeout", message=f"{label} sent nothing for {seconds:g} seconds (option proxy.timeout).")
 
 
-def _translate(
-    error: BaseException, label: str, connect_timeout: float, silence_timeout: float | None
-) -> FaultError:
+def _translate(error: BaseException, label: str, connect_timeout: float, silence_timeout: float | None) -> FaultError:
     def unreachable(text: str, kind: FaultKind = "unavailable") -> ConnectError:
         return ConnectError(Fault(kind=kind, message=f"{label} {text}"))
 
     match error:
         case _Refused():
-            message = (
-                f"{label} cannot be called at this address: addresses of this kind are not allowed here."
-            )
+            message = f"{label} cannot be called at this address: addresses of this kind are not allowed here."
             return FaultError(Fault(kind="permission", message=message, side="proxy"))
         case aiohttp.ConnectionTimeoutError():
             return unreachable(

@@ -134,9 +134,7 @@ class DemoBackend:
 
 
 def _broken() -> FaultError:
-    return FaultError(
-        Fault(kind="closed", message="The demo back end broke the answer off, as it was asked to.")
-    )
+    return FaultError(Fault(kind="closed", message="The demo back end broke the answer off, as it was asked to."))
 
 
 def _error(status: int, message: str) -> Response:
@@ -328,9 +326,7 @@ def _usage(body: bytes, script: Script, choices: int) -> dict[str, Any]:
 def _embeddings(model: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """A unit vector of 8 numbers for each input, made from its hash."""
     given = request.get("input")
-    inputs = (
-        given if isinstance(given, list) and not all(isinstance(item, int) for item in given) else [given]
-    )
+    inputs = given if isinstance(given, list) and not all(isinstance(item, int) for item in given) else [given]
     as_base64 = request.get("encoding_format") == "base64"
     data = []
     size = 0

@@ -18,8 +18,7 @@ MODELS = (
 
 _LOOP_SENTENCE = "The quick brown fox jumps over the lazy dog near the river. "
 _SLOW_WORDS = (
-    "These twenty words arrive one after the other, a tenth of a second apart, "
-    "so that streaming can be watched."
+    "These twenty words arrive one after the other, a tenth of a second apart, so that streaming can be watched."
 )
 _DEEPEST = 12
 _MOST_VALUES = 2000
@@ -80,13 +79,9 @@ def answer(model: str, request: Mapping[str, Any]) -> Script:
         case "text-tool-call" if tools:
             call = _call(tools[0])
             name = msgspec.json.encode(call.name).decode()
-            return Script(
-                text=f'<tool_call>\n{{"name": {name}, "arguments": {call.arguments}}}\n</tool_call>'
-            )
+            return Script(text=f'<tool_call>\n{{"name": {name}, "arguments": {call.arguments}}}\n</tool_call>')
         case "think":
-            return Script(
-                reasoning=f"The user wrote {len(text)} characters. I repeat them.", text=f"Echo: {text}"
-            )
+            return Script(reasoning=f"The user wrote {len(text)} characters. I repeat them.", text=f"Echo: {text}")
     wanted = _wanted_tool(request, tools, text)
     return Script(calls=(_call(wanted),)) if wanted is not None else Script(text=f"Echo: {text}")
 
@@ -109,9 +104,7 @@ def prompt_text(request: Mapping[str, Any]) -> str:
 
 def _messages(request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     messages = request.get("messages")
-    return (
-        [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-    )
+    return [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
 
 
 def _text(content: object) -> str:
@@ -263,9 +256,7 @@ class _Sampler:
         properties = properties if isinstance(properties, dict) else {}
         required = schema.get("required")
         names = required if isinstance(required, list) else list(properties)
-        return {
-            name: self.value(properties.get(name, {}), depth + 1) for name in names if isinstance(name, str)
-        }
+        return {name: self.value(properties.get(name, {}), depth + 1) for name in names if isinstance(name, str)}
 
 
 def _text_of_length(schema: Mapping[str, Any]) -> str:

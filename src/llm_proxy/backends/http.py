@@ -145,9 +145,7 @@ class HttpBackend:
         if found is None:
             if len(self._capabilities) > _MOST_LEARNED:
                 self._capabilities.clear()
-            found = self._capabilities[model, dialect] = lookup(
-                dialect, model, self._overrides(model, dialect)
-            )
+            found = self._capabilities[model, dialect] = lookup(dialect, model, self._overrides(model, dialect))
         return found
 
     def _overrides(self, model: str, dialect: str) -> dict[str, object]:
@@ -190,9 +188,7 @@ class HttpBackend:
 
     def credential_for(self, key: NamedKey | None) -> Credential | None:
         """The credential header for `key`, bound to the configured origin."""
-        return (
-            None if key is None or self.settings.no_auth else self._credential(key.secret, self._base.origin)
-        )
+        return None if key is None or self.settings.no_auth else self._credential(key.secret, self._base.origin)
 
     def _credential(self, secret: Secret, origin: Origin) -> Credential:
         header, prefix = AUTH_HEADERS[self.row.auth]
@@ -345,9 +341,7 @@ def _is_loopback(origin: Origin) -> bool:
     return address is not None and address_class(address) in ("loopback", "unspecified")
 
 
-def _split_headers(
-    settings: BackendSettings, origin: Origin
-) -> tuple[dict[str, str], tuple[Credential, ...]]:
+def _split_headers(settings: BackendSettings, origin: Origin) -> tuple[dict[str, str], tuple[Credential, ...]]:
     """Configured headers: plain ones, and those that hold a credential, which are bound to the origin.
 
     A credential header of another type than the instance's is dropped (the configuration reports it);

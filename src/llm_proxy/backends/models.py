@@ -94,12 +94,8 @@ class Catalogue:
         """Configuration, then the provider's list, then `documented_output`."""
         configured = self._settings.models.get(model)
         listed = (self._listed or {}).get(model)
-        window = (configured.context_window if configured else None) or (
-            listed.context_window if listed else 0
-        )
-        output = (configured.max_output_tokens if configured else None) or (
-            listed.max_output if listed else 0
-        )
+        window = (configured.context_window if configured else None) or (listed.context_window if listed else 0)
+        output = (configured.max_output_tokens if configured else None) or (listed.max_output if listed else 0)
         most_input = (configured.max_input_tokens if configured else None) or 0
         return Limits(context_window=window, max_output=output or documented_output, max_input=most_input)
 

@@ -86,9 +86,7 @@ class Backends:
         """What may serve without being named, in order; the demo where it stands, which is last unless it was
         declared.
         """
-        return [
-            backend for id in self._settings if (backend := self.get(id)) is not None and backend.functional
-        ]
+        return [backend for id in self._settings if (backend := self.get(id)) is not None and backend.functional]
 
     @property
     def default(self) -> Backend:

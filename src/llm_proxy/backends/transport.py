@@ -122,9 +122,7 @@ class _Body:
         while piece := await self.chunk():
             size += len(piece)
             if size > limit:
-                raise FaultError(
-                    Fault(kind="upstream", message=f"The provider's answer is longer than {limit} bytes.")
-                )
+                raise FaultError(Fault(kind="upstream", message=f"The provider's answer is longer than {limit} bytes."))
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -326,9 +324,7 @@ class Transport:
             self._connections = None
 
 
-def _outgoing(
-    headers: Mapping[str, str], credentials: Sequence[Credential], origin: Origin
-) -> list[tuple[str, str]]:
+def _outgoing(headers: Mapping[str, str], credentials: Sequence[Credential], origin: Origin) -> list[tuple[str, str]]:
     """The header fields of a request. Raises FaultError `internal` for what must never be sent."""
     fields: list[tuple[str, str]] = [("accept-encoding", "identity")]
     for name, value in headers.items():
@@ -336,9 +332,7 @@ def _outgoing(
         fields.append((name, value))
     for credential in credentials:
         if credential.origin != origin:
-            raise _refusal(
-                "A credential was about to be sent to another origin than its own; the call was refused."
-            )
+            raise _refusal("A credential was about to be sent to another origin than its own; the call was refused.")
         value = credential.prefix + credential.secret.reveal()
         if not (value.isascii() and value.isprintable()):
             raise _refusal("A credential holds characters that cannot stand in a header.")

@@ -1,64 +1,79 @@
-"""Log lines leave the event loop at once and are written by a thread: a terminal or pipe that nobody reads stops no request.
+"""Log lines leave the event loop at once and are written by a thread, several at a time: a terminal or pipe that nobody reads
+stops no request, and a busy proxy is not woken for each line.
 
-What does not fit into the bounded queue is dropped and counted in the next line that does.
+What does not fit into the bounded waiting room is dropped and counted in the next line that does.
 """
 
 from __future__ import annotations
 
 import logging
-import logging.handlers
-import queue
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 
 _MOST_WAITING = 10_000
-_LAST_LINES = 2.0  # seconds
+_INTERVAL = 0.1  # seconds between two looks for new lines
+_LAST_LINES = 2.0  # seconds that the end waits for a slow terminal
 
 
-class _Handoff(logging.handlers.QueueHandler):
-    """Puts records into the queue without waiting."""
+class LineWriter(logging.Handler):
+    """Takes records from any thread; its own thread formats and writes them with `target`."""
 
-    def __init__(self, records: queue.Queue[logging.LogRecord]) -> None:
-        super().__init__(records)
+    def __init__(self, target: logging.Handler) -> None:
+        super().__init__()
+        self._target = target
+        self._waiting: deque[logging.LogRecord] = deque()
         self._dropped = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        # The text is made here, where its arguments are; no copy is needed, as nobody else sees the record.
-        if record.exc_info:
-            prepared: logging.LogRecord = super().prepare(record)
-            return prepared
-        record.msg, record.args = record.getMessage(), None
-        return record
+    def createLock(self) -> None:
+        self.lock = None  # a deque needs none
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
             self._dropped += 1
             return
+        # The text is made here, where its arguments still are what they were.
+        record.msg, record.args = record.getMessage(), None
         if self._dropped:
-            record.msg = f"{record.msg}  [{self._dropped} log lines before this one were dropped]"
+            record.msg += f"  [{self._dropped} log lines before this one were dropped]"
             self._dropped = 0
+        self._waiting.append(record)
+
+    def flush(self) -> None:
+        """Writes what is waiting, now, in the calling thread."""
+        while True:
+            try:
+                record = self._waiting.popleft()
+            except IndexError:
+                return
+            self._target.handle(record)
+
+    def _write(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._end.wait(_INTERVAL)
+            self.flush()
+
+    def finish(self) -> None:
+        """Writes what is due, but waits no longer than a moment for a terminal that takes nothing."""
+        self._end.set()
+        self._thread.join(_LAST_LINES)
 
 
-def finish(listener: logging.handlers.QueueListener) -> None:
-    """Writes what is due, but waits no longer than a moment for a terminal that takes nothing."""
-    stopper = threading.Thread(target=listener.stop, daemon=True)
-    stopper.start()
-    stopper.join(_LAST_LINES)
-
-
-def set_up(level: str, form: str, file: Path | None) -> logging.handlers.QueueListener:
-    """Sends all logging to `file`, or to standard error. The caller gives the listener to `finish`."""
-    target: logging.Handler = (
-        logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
-    )
+def set_up(level: str, form: str, file: Path | None) -> LineWriter:
+    """Sends all logging to `file`, or to standard error. The caller calls `finish` in the end."""
+    target: logging.Handler = logging.FileHandler(file, encoding="utf-8") if file else logging.StreamHandler(sys.stderr)
     target.setFormatter(logging.Formatter(form))
-    records: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_WAITING)
-    logging.basicConfig(level=level.upper(), handlers=[_Handoff(records)], force=True)
+    # What no line shows need not be found out for each (logging's own advice for speed).
+    logging.logThreads = "%(thread" in form
+    logging.logProcesses = "%(process" in form
+    logging.logMultiprocessing = False
+    writer = LineWriter(target)
+    logging.basicConfig(level=level.upper(), handlers=[writer], force=True)
     for noisy in ("uvicorn", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
-    listener = logging.handlers.QueueListener(records, target)
-    listener.start()
-    return listener
+    return writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,14 +29,14 @@ def serve(arguments: Sequence[str]) -> int:
 
     options = settings.get(LoggingOptions)
     try:
-        listener = log.set_up(options.level, options.format, options.file)
+        writer = log.set_up(options.level, options.format, options.file)
     except OSError as error:
         print(f"llm-proxy: the log file {options.file} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     try:
         return _start(settings)
     finally:
-        log.finish(listener)
+        writer.finish()
 
 
 def _start(settings: Settings) -> int:
@@ -58,9 +59,7 @@ def _run(house: House) -> int:
     from llm_proxy.server.lifecycle import Lifecycle
 
     async def main() -> None:
-        lifecycle = Lifecycle(
-            house.gateway, house.main, house.anthropic, lambda: _announce(house), house.close
-        )
+        lifecycle = Lifecycle(house.gateway, house.main, house.anthropic, lambda: _announce(house), house.close)
         await lifecycle.run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -80,6 +79,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _announce(house: House) -> None:
     """The start lines (OPS-17, GEN-02), on standard error: they are for the person, not for a log file."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was said while building stands before the start lines
     gateway, settings = house.gateway, house.settings
     addresses = gateway.addresses
     functional = [backend.id for backend in gateway.backends.functional]

@@ -263,9 +263,7 @@ class BackendReader:
         yield _find(self.sources.generic.get(id, {}), *declared.paths)
         yield _find(members, *declared.paths)
 
-    def _read_option(
-        self, id: str, declared: Option, built_in: BuiltIn, members: Mapping[str, Node]
-    ) -> object:
+    def _read_option(self, id: str, declared: Option, built_in: BuiltIn, members: Mapping[str, Node]) -> object:
         path = f"backends.{id}.{declared.path}"
         chosen: object = declared.default
         self.origins[path] = "default"
@@ -290,9 +288,7 @@ class BackendReader:
         own: list[tuple[str, Node]] = []
         if flag := self.sources.flags.get(built_in.key_flag):
             own.append((built_in.key_env[0], flag))
-            self.warnings.append(
-                f"{flag.place}: a key on the command line is visible to other users; use a variable"
-            )
+            self.warnings.append(f"{flag.place}: a key on the command line is visible to other users; use a variable")
         own += self._entries(id, _find(sets, "api_keys", "api_key"))
         for name in built_in.key_env:
             own += environment.numbered(name)
@@ -369,25 +365,15 @@ class BackendReader:
                 self.warnings.append(f"{node.place}: backends.{id}.api_keys: {advice}")
                 return
 
-    def _check_headers(
-        self, id: str, type_: str, headers: Mapping[str, str], members: Mapping[str, Node]
-    ) -> None:
+    def _check_headers(self, id: str, type_: str, headers: Mapping[str, str], members: Mapping[str, Node]) -> None:
         own = BUILT_IN[type_].credential_header
         forbidden = {built_in.credential_header for built_in in BUILT_IN.values()} - {own, ""}
         for name in headers:
             if name.lower() in forbidden | _FRAMING_HEADERS:
                 node = _find(members, "headers")
                 inner = node.value.get(name) if node is not None and isinstance(node.value, dict) else None
-                place = (
-                    (inner.key_place or inner.place)
-                    if inner
-                    else Place(self.origins[f"backends.{id}.headers"])
-                )
-                reason = (
-                    "is set by the proxy"
-                    if name.lower() in _FRAMING_HEADERS
-                    else f"is no header of type {type_}"
-                )
+                place = (inner.key_place or inner.place) if inner else Place(self.origins[f"backends.{id}.headers"])
+                reason = "is set by the proxy" if name.lower() in _FRAMING_HEADERS else f"is no header of type {type_}"
                 self.problems.append(Problem(place, f"backends.{id}.headers.{name}: this header {reason}"))
 
     def _invalid(self, path: str) -> bool:

@@ -110,9 +110,7 @@ def parse_document(text: str, shown: str, problems: list[Problem]) -> Node | Non
         problems.append(Problem(place, str(error.problem or error.context or "not valid YAML")))
         return None
     except (YAMLError, RecursionError, ValueError) as error:
-        problems.append(
-            Problem(Place(shown), f"not valid YAML: {str(error).splitlines()[0] if str(error) else ''}")
-        )
+        problems.append(Problem(Place(shown), f"not valid YAML: {str(error).splitlines()[0] if str(error) else ''}"))
         return None
     if root is None:
         return Node({}, Place(shown))
@@ -126,9 +124,7 @@ def resolve_references(
     match node.value:
         case dict() as members:
             found = {
-                name: resolve_references(
-                    member, environ, f"{path}.{name}" if path else name, problems, warnings
-                )
+                name: resolve_references(member, environ, f"{path}.{name}" if path else name, problems, warnings)
                 for name, member in members.items()
             }
             node.value = {name: member for name, member in found.items() if member is not None}

@@ -85,9 +85,7 @@ def read_flags(argv: Sequence[str], groups: Sequence[type[OptionGroup]], problem
             if not equals or not path:
                 problems.append(Problem(Place("flag --set"), f'expected PATH=VALUE, got "{path}"'))
                 continue
-            flags.sets.append(
-                (path.strip(), Node(text.strip(), Place(f"flag --set {path.strip()}"), text=True))
-            )
+            flags.sets.append((path.strip(), Node(text.strip(), Place(f"flag --set {path.strip()}"), text=True)))
         elif target.startswith("--"):
             if target in {option.id for group in groups for option in group.options}:
                 flags.options[target] = node
@@ -129,16 +127,12 @@ def _add_option(section: argparse._ArgumentGroup, option: Option) -> None:
         return
     on, off = option.flags, option.off_flags
     _add_switch(section, on, option.id, True, _help(option))
-    _add_switch(
-        section, off, option.id, False, f"the opposite of {on[0]}" if on else f"do not: {_help(option)}"
-    )
+    _add_switch(section, off, option.id, False, f"the opposite of {on[0]}" if on else f"do not: {_help(option)}")
     _add_switch(section, option.hidden_flags, option.id, True, None)
     _add_switch(section, option.hidden_off_flags, option.id, False, None)
 
 
-def _add(
-    section: argparse._ArgumentGroup, names: tuple[str, ...], target: str, metavar: str, text: str | None
-) -> None:
+def _add(section: argparse._ArgumentGroup, names: tuple[str, ...], target: str, metavar: str, text: str | None) -> None:
     if names:
         section.add_argument(
             *names,

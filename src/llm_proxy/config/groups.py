@@ -163,9 +163,7 @@ def _check_origin(value: str) -> str | None:
     from urllib.parse import urlsplit
 
     parts = urlsplit(value)
-    plain = (
-        parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
-    )
+    plain = parts.scheme in {"http", "https"} and parts.netloc and not parts.path.strip("/") and not parts.query
     return None if plain else "an origin such as https://app.example"
 
 

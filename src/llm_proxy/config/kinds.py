@@ -16,9 +16,7 @@ import msgspec
 from llm_proxy.config.document import Node
 from llm_proxy.wire.secrets import Secret
 
-Base = Literal[
-    "bool", "int", "float", "str", "choice", "path", "url", "list", "keys", "headers", "models", "json"
-]
+Base = Literal["bool", "int", "float", "str", "choice", "path", "url", "list", "keys", "headers", "models", "json"]
 
 BOOLEAN_WORDS: Final[Mapping[str, bool]] = {
     "true": True,
@@ -213,9 +211,7 @@ class Kind(msgspec.Struct, frozen=True):
             case Path():
                 return str(value)
             case ModelLimits():
-                return {
-                    name: limit for name, limit in msgspec.to_builtins(value).items() if limit is not None
-                }
+                return {name: limit for name, limit in msgspec.to_builtins(value).items() if limit is not None}
             case tuple():
                 return [self.show(item) for item in value]
             case str() if self.base == "url":

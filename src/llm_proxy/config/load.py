@@ -153,9 +153,7 @@ class _Loader:
             ordered = sorted(self.problems, key=_order)
             raise ConfigError(list(dict.fromkeys(map(str, ordered))))
         data_dir = groups[ServerOptions].data_dir  # type: ignore[attr-defined]
-        return Settings(
-            groups, backends, self.origins, self.warnings, self.config_file, data_dir, environment.merged
-        )
+        return Settings(groups, backends, self.origins, self.warnings, self.config_file, data_dir, environment.merged)
 
     def _read_environment(self, environ: Mapping[str, str]) -> Environment:
         real = merge_environment(environ, {})
@@ -188,9 +186,7 @@ class _Loader:
                 if isinstance(node.value, dict):
                     self._walk(node.value, path)
                 elif node.value is not None:
-                    self.problems.append(
-                        Problem(node.place, f"{path}: expected a map, got {show_found(node)}")
-                    )
+                    self.problems.append(Problem(node.place, f"{path}: expected a map, got {show_found(node)}"))
             else:
                 hint = self._nearest(path)
                 self.problems.append(Problem(node.key_place or node.place, f"unknown key {path}{hint}"))
@@ -206,9 +202,7 @@ class _Loader:
         id = name.lower()
         if id in self.file_backends:
             place = node.key_place or node.place
-            self.problems.append(
-                Problem(place, f"duplicate key backends.{name}: ids ignore upper and lower case")
-            )
+            self.problems.append(Problem(place, f"duplicate key backends.{name}: ids ignore upper and lower case"))
         else:
             self.file_backends[id] = node
 

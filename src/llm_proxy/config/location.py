@@ -28,9 +28,7 @@ def find_config(
         return next((path for path in (*(cwd / name for name in CANDIDATES), user) if path.is_file()), None)
     path = cwd / Path(str(named.value)).expanduser()
     if path.suffix.lower() not in EXTENSIONS:
-        problems.append(
-            Problem(named.place, f"{named.value}: unsupported extension, expected .yaml, .yml or .json")
-        )
+        problems.append(Problem(named.place, f"{named.value}: unsupported extension, expected .yaml, .yml or .json"))
         return None
     if path.is_file() or (flag is not None and path.parent.is_dir() and not path.exists()):
         return path

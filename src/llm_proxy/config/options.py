@@ -216,9 +216,7 @@ class OptionGroup:
         return id(self)
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{made.name}={made.kind.show(getattr(self, made.name))!r}" for made in self.options
-        )
+        shown = ", ".join(f"{made.name}={made.kind.show(getattr(self, made.name))!r}" for made in self.options)
         return f"{type(self).__name__}({shown})"
 
     def conflicts(self) -> Iterable[tuple[str, str]]:

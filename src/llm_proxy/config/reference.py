@@ -103,10 +103,7 @@ def reference_markdown(groups: Sequence[type[OptionGroup]] = GROUPS) -> str:
     ]
     lines += ["", "## Built-in back-ends", "", "| Id | Address | Variables | Flags |", "| - | - | - | - |"]
     for id, built_in in BUILT_IN.items():
-        keys = [
-            f"`{name}`, `{name}_1` … `{name}_{NUMBERED}`"
-            for name in (*built_in.key_env, *built_in.borrowed_env)
-        ]
+        keys = [f"`{name}`, `{name}_1` … `{name}_{NUMBERED}`" for name in (*built_in.key_env, *built_in.borrowed_env)]
         variables = ", ".join([*keys, *([f"`{built_in.url_env}`"] if built_in.url_env else [])])
         flags = ", ".join(f"`{flag}`" for flag in (built_in.key_flag, built_in.url_flag) if flag)
         lines.append(f"| `{id}` | {built_in.url or '—'} | {variables or '—'} | {flags or '—'} |")

@@ -58,7 +58,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One failure. `message` is safe to show: no secrets, no addresses, no traceback, at most 500 characters of upstream text.
 
     `status` 0 = the usual one of the kind (`status_code` resolves it); an upstream 4xx/5xx keeps its own. `code` is `detail.code`
-    of FE-11 ("" = the usual one of the kind). `param` names the request field (`messages[3].content`). `upstream_type`/`upstream_code`: the provider's own words,
+    of FE-11 ("" = the usual one of the kind). `param` names the request field (`messages[3].content`).
+    `upstream_type`/`upstream_code`: the provider's own words,
     used by writers of the same family. `retry_after` in seconds. `raw` is the provider's own error body when dialect `origin` wrote it.
     """
 

@@ -99,7 +99,8 @@ class ReplyContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `model`: the name to show when the provider names none. `request` is the client's request when it was decoded (Responses echoes it).
     `include_usage`: Chat clients that asked for a usage chunk. `show_thinking`: may thinking text be sent (an Anthropic client that did not
-    enable thinking gets none). `new_id(prefix)`: fresh id such as `chatcmpl-…` (base62, 24+ characters), used when the provider gave none or its form does not fit.
+    enable thinking gets none). `new_id(prefix)`: fresh id such as `chatcmpl-…` (base62, 24+ characters), used when the provider gave none or its
+    form does not fit.
     `packer` seals foreign state. `now`: epoch seconds. `sealed_wanted`: the client will echo sealed state (Responses include / store:false).
     `estimated_input` fills a usage that the provider did not give. `array`: Gemini stream as a JSON array instead of SSE.
     """
@@ -208,7 +209,8 @@ class Dialect(Protocol):
 
     # towards providers
     def retarget(self, body: bytes, target: Target) -> bytes:
-        """A client's body of this same dialect, sent on with only model (and what the call demands: usage in streams) replaced; all other bytes kept."""
+        """A client's body of this same dialect, sent on with only the model (and what the call demands, such as usage in
+        streams) replaced; all other bytes are kept."""
 
     def write_request(self, request: Request, target: Target) -> Outgoing: ...
 

@@ -1,6 +1,7 @@
 """What a target model can take, as data: one table per dialect, looked up by the beginning of the model's name.
 
-Source: protocols facts (vendors' documentation and recorded 400 answers), November 2026. Everything is overridable: by a catalogue row (`provider`), by
+Source: protocols facts (vendors' documentation and recorded 400 answers), November 2026. Everything is overridable:
+by a catalogue row, by
 configuration, and by what a 400 that names a parameter teaches.
 """
 
@@ -52,7 +53,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sampling_when_off: bool = False
     top_k: bool = False
     penalties: bool = True
-    thinking: Literal["none", "effort", "budget", "adaptive", "gemini-budget", "level", "switch", "enable", "object"] = "effort"
+    thinking: Literal[
+        "none", "effort", "budget", "adaptive", "gemini-budget", "level", "switch", "enable", "object"
+    ] = "effort"
     efforts: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     effort_beside_budget: bool = False
     budget_too: bool = False
@@ -125,10 +128,16 @@ OPENAI_ROWS: tuple[Row, ...] = (
 
 ANTHROPIC_COMMON: dict[str, object] = {
     "developer_role": False, "mid_system": False, "top_k": True, "penalties": False, "logprobs": False, "multiple_choices": False,
-    "audio": False, "custom_tools": False, "namespaces": False, "allowed_tools": False, "max_stop": 8191, "cache_marks": True, "forced_with_thinking": False,
+    "audio": False, "custom_tools": False, "namespaces": False, "allowed_tools": False, "max_stop": 8191,
+    "cache_marks": True, "forced_with_thinking": False,
     "tool_name_limit": 64, "efforts": ("low", "medium", "high", "max"), "thinking": "budget", "sampling": "one", "strict_tools": True,
 }  # fmt: skip
-_ADAPTIVE: dict[str, object] = {"thinking": "adaptive", "forced_with_thinking": True, "prefill": False, "tool_name_limit": 128}
+_ADAPTIVE: dict[str, object] = {
+    "thinking": "adaptive",
+    "forced_with_thinking": True,
+    "prefill": False,
+    "tool_name_limit": 128,
+}
 _NEWEST: dict[str, object] = {
     **_ADAPTIVE, "sampling": "none", "efforts": ("low", "medium", "high", "xhigh", "max"), "max_output": 128000,
 }  # fmt: skip
@@ -163,8 +172,15 @@ GEMINI_COMMON: dict[str, object] = {
     "thinking": "gemini-budget", "multiple_choices": False, "tool_name_limit": 64, "cache_marks": False, "prefill": True,
 }  # fmt: skip
 _GEMINI_3: dict[str, object] = {
-    "thinking": "level", "schema_with_tools": True, "media_in_results": True, "call_ids": True, "tool_name_limit": 128,
-    "thinking_off": False, "reasons_by_default": True, "efforts": ("minimal", "low", "medium", "high"), "image_urls": True,
+    "thinking": "level",
+    "schema_with_tools": True,
+    "media_in_results": True,
+    "call_ids": True,
+    "tool_name_limit": 128,
+    "thinking_off": False,
+    "reasons_by_default": True,
+    "efforts": ("minimal", "low", "medium", "high"),
+    "image_urls": True,
 }
 _GEMINI_3_PRO: dict[str, object] = {**_GEMINI_3, "efforts": ("low", "medium", "high")}  # fmt: skip
 GEMINI_ROWS: tuple[Row, ...] = (

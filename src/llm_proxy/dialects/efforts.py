@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from llm_proxy.conversation.request import EFFORTS, Effort, Reasoning
 
-_BUDGETS: dict[Effort, int] = {"none": 0, "minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 65536}
+_BUDGETS: dict[Effort, int] = {
+    "none": 0,
+    "minimal": 1024,
+    "low": 2048,
+    "medium": 8192,
+    "high": 16384,
+    "xhigh": 32768,
+    "max": 65536,
+}
 _GEMINI_BUDGETS: dict[Effort, int] = {**_BUDGETS, "low": 1024, "high": 24576}
 
 

@@ -36,7 +36,9 @@ class Envelope:
         """`gw1.` + base64url(tag + deflated fields). A value that is already an envelope is returned as it is."""
         if seal.value.startswith(PREFIX):
             return seal.value
-        fields = zlib.compress(msgspec.msgpack.encode([seal.origin, seal.kind, seal.value, seal.maker, seal.item_id]), 1)
+        fields = zlib.compress(
+            msgspec.msgpack.encode([seal.origin, seal.kind, seal.value, seal.maker, seal.item_id]), 1
+        )
         tag = hmac.digest(self._key, fields, "sha256")[:_TAG]
         return PREFIX + base64.urlsafe_b64encode(tag + fields).rstrip(b"=").decode()
 
@@ -161,9 +163,9 @@ def wanted_keys(messages: Sequence[Message]) -> list[str]:
     return keys
 
 
-def has_traces(body: bytes) -> bool:
-    """May this body hold envelopes of ours? A cheap look before a verbatim hop."""
-    return PREFIX.encode() in body or _ENCODED_PREFIX in body
+def has_traces(body: bytes, dialect: str) -> bool:
+    """May this body hold envelopes of ours? A cheap look before a verbatim hop. Only Gemini's clients send them in base64."""
+    return b"gw1." in body or (dialect == "gemini" and _ENCODED_PREFIX in body)
 
 
 def unwrapped(request: Request) -> Request:

@@ -39,9 +39,7 @@ SINGLES = frozenset(
         "unevaluatedItems",
     )
 )
-SHAPE = frozenset(
-    ("type", "properties", "items", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "prefixItems")
-)
+SHAPE = frozenset(("type", "properties", "items", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "prefixItems"))
 
 
 def text_of(value: Any) -> str:
@@ -146,9 +144,7 @@ def merged(first: Schema, second: Schema) -> Schema:
         if key == "properties" and isinstance(ours, dict) and isinstance(value, dict):
             both = dict(ours)
             for name, schema in value.items():
-                both[name] = (
-                    {"allOf": [both[name], schema]} if name in both and both[name] is not schema else schema
-                )
+                both[name] = {"allOf": [both[name], schema]} if name in both and both[name] is not schema else schema
             out[key] = both
         elif key == "required" and isinstance(ours, list) and isinstance(value, list):
             out[key] = list(dict.fromkeys(name for name in [*ours, *value] if isinstance(name, str)))
@@ -157,13 +153,9 @@ def merged(first: Schema, second: Schema) -> Schema:
         elif key == "enum" and isinstance(ours, list) and isinstance(value, list):
             allowed = {text_of([item]) for item in value}
             out[key] = [item for item in ours if text_of([item]) in allowed] or ours
-        elif key in ("minimum", "minLength", "minItems", "minProperties", "exclusiveMinimum") and numbers(
-            ours, value
-        ):
+        elif key in ("minimum", "minLength", "minItems", "minProperties", "exclusiveMinimum") and numbers(ours, value):
             out[key] = max(ours, value)
-        elif key in ("maximum", "maxLength", "maxItems", "maxProperties", "exclusiveMaximum") and numbers(
-            ours, value
-        ):
+        elif key in ("maximum", "maxLength", "maxItems", "maxProperties", "exclusiveMaximum") and numbers(ours, value):
             out[key] = min(ours, value)
         elif key == "items" and isinstance(ours, dict) and isinstance(value, dict) and ours is not value:
             out[key] = {"allOf": [ours, value]}
@@ -214,9 +206,7 @@ def object_root(schema: Schema, references: References) -> Schema:
         or (not kinds and "properties" not in root and SHAPE & root.keys())
     ):
         references.lose("the schema's root is no object: it was wrapped into the property `value`")
-        inner = {
-            key: value for key, value in schema.items() if key not in ("$defs", "definitions", "$schema")
-        }
+        inner = {key: value for key, value in schema.items() if key not in ("$defs", "definitions", "$schema")}
         out: Schema = {"type": "object", "properties": {"value": inner}, "required": ["value"]}
     else:
         out = {key: value for key, value in root.items() if key not in troubles and key != "nullable"}
@@ -259,9 +249,7 @@ def _one_object(root: Schema, variants: list[Any], references: References, enter
     common = [set(names_in(whole.get("required"))) for whole in objects]
     required = dict.fromkeys(names_in(out.get("required")))
     required.update(
-        (name, None)
-        for name in names_in(objects[0].get("required"))
-        if all(name in names for names in common)
+        (name, None) for name in names_in(objects[0].get("required")) if all(name in names for names in common)
     )
     return {
         **out,

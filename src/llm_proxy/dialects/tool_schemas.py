@@ -63,12 +63,8 @@ _OF_TYPE: dict[str, frozenset[str]] = {
             "propertyNames",
         )
     ),
-    "array": frozenset(
-        ("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains", "additionalItems")
-    ),
-    "string": frozenset(
-        ("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType")
-    ),
+    "array": frozenset(("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains", "additionalItems")),
+    "string": frozenset(("minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType")),
     "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
 }
 _OF_TYPE["integer"] = _OF_TYPE["number"]
@@ -173,8 +169,7 @@ class _Gemini:
             shared = frozenset().union(*_OF_TYPE.values()) | {"type"}
             rest = {key: value for key, value in base.items() if key not in shared}
             branches = [
-                {"type": kind, **{key: base[key] for key in _OF_TYPE.get(kind, ()) if key in base}}
-                for kind in kinds
+                {"type": kind, **{key: base[key] for key in _OF_TYPE.get(kind, ()) if key in base}} for kind in kinds
             ]
             return self._alternatives(rest, branches, nullable, depth)
         return self._plain(base, kinds[0] if kinds else "", nullable, depth)
@@ -202,19 +197,13 @@ class _Gemini:
         notes: list[str] = []
         out: Schema = {}
         values = (
-            node.get("enum")
-            if isinstance(node.get("enum"), list)
-            else [node["const"]]
-            if "const" in node
-            else None
+            node.get("enum") if isinstance(node.get("enum"), list) else [node["const"]] if "const" in node else None
         )
         if values is not None:
             nullable = nullable or any(value is None for value in values)
             kind = self._enum(out, [value for value in values if value is not None], kind, notes)
         if not kind:
-            kind = next(
-                (name for name in ("object", "array", "string", "number") if _OF_TYPE[name] & node.keys()), ""
-            )
+            kind = next((name for name in ("object", "array", "string", "number") if _OF_TYPE[name] & node.keys()), "")
         if not kind or kind not in ("object", "array", "string", "number", "integer", "boolean"):
             kind = "object" if depth == 0 else "string"
             if depth:
@@ -330,9 +319,7 @@ class _Strictness(msgspec.Struct, frozen=True):
     bare_ref: bool
 
 
-_STRICT_FORMATS = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
-)
+_STRICT_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 _STRICT_DROPPED = frozenset(
     (
         "$schema",
@@ -375,8 +362,7 @@ _STRICT_NOTED = frozenset(
     )
 )
 _ANTHROPIC = _Strictness(
-    noted=_STRICT_NOTED
-    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"},
+    noted=_STRICT_NOTED | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"},
     dropped=_STRICT_DROPPED,
     formats=_STRICT_FORMATS | {"uri"},
     all_required=False,
@@ -440,11 +426,7 @@ class _Strict:
             return {}
         if not self._references.spend(1, depth):
             return {"type": "object", "properties": {}, "additionalProperties": False}
-        if (
-            "$ref" in node
-            and self._rules.bare_ref
-            and not {"properties", "$defs", "definitions"} & node.keys()
-        ):
+        if "$ref" in node and self._rules.bare_ref and not {"properties", "$defs", "definitions"} & node.keys():
             return {"$ref": node["$ref"]}
         entered: list[str] = []
         if "allOf" in node:
@@ -471,9 +453,7 @@ class _Strict:
             self._references.lose("items of an array without items became text")
         if "type" in out or {"anyOf", "$ref", "properties"} & out.keys():
             return
-        values = (
-            out["enum"] if isinstance(out.get("enum"), list) else [out["const"]] if "const" in out else None
-        )
+        values = out["enum"] if isinstance(out.get("enum"), list) else [out["const"]] if "const" in out else None
         if values:
             names = dict.fromkeys(_JSON_TYPES.get(type(value), "object") for value in values)
             out["type"] = next(iter(names)) if len(names) == 1 else list(names)

@@ -44,9 +44,7 @@ def verdict(fault: Fault) -> Verdict:
     match fault.kind:
         case "context_length" | "too_large":
             return "larger"
-        case (
-            "upstream_auth" | "rate_limit" | "overloaded" | "unavailable" | "timeout" | "upstream" | "closed"
-        ):
+        case "upstream_auth" | "rate_limit" | "overloaded" | "unavailable" | "timeout" | "upstream" | "closed":
             return "next"
     if fault.side != "upstream":
         return "stop"
@@ -104,10 +102,7 @@ class Trail:
         """
         while self._queue and not self._stopped:
             attempt = self._queue.pop()
-            if (
-                self._window_over >= 0
-                and attempt.backend.limits(attempt.model).context_window <= self._window_over
-            ):
+            if self._window_over >= 0 and attempt.backend.limits(attempt.model).context_window <= self._window_over:
                 continue
             rest = self._keyring.rest(attempt.backend.id, attempt.model, attempt.key)
             if rest is None:
@@ -153,9 +148,7 @@ class Trail:
         self._again[id(attempt)] = made + 1
         return made < attempt.backend.settings.retries
 
-    def _rest_key(
-        self, attempt: Attempt, fault: Fault, headers: Sequence[tuple[str, str]], now: float
-    ) -> float | None:
+    def _rest_key(self, attempt: Attempt, fault: Fault, headers: Sequence[tuple[str, str]], now: float) -> float | None:
         """Put the key to rest if the failure says so. Returns the cooldown, None for none."""
         backend, model, key = attempt.backend.id, attempt.model, attempt.key
         if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code in (401, 403)):

@@ -187,9 +187,7 @@ def _keep_ready(attempts: Iterator[Attempt], keyring: Keyring) -> Plan:
     for attempt in attempts:
         rest = keyring.rest(attempt.backend.id, attempt.model, attempt.key)
         if rest is not None:
-            skipped.append(
-                Skipped(rest.backend, attempt.model, rest.key, rest.state, rest.seconds, status=rest.status)
-            )
+            skipped.append(Skipped(rest.backend, attempt.model, rest.key, rest.state, rest.seconds, status=rest.status))
         elif len(ready) < MOST_ATTEMPTS:
             ready.append(attempt)
     return Plan(tuple(ready), tuple(skipped))

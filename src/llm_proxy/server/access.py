@@ -142,9 +142,7 @@ class BrowserGuard:
             kind = incoming.header(b"content-type").partition(";")[0].strip().lower()
             if kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
                 raise FaultError(
-                    Fault(
-                        kind="unsupported_media", message="send the body as application/json", side="client"
-                    )
+                    Fault(kind="unsupported_media", message="send the body as application/json", side="client")
                 )
         if not allowed:
             return []

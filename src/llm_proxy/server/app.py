@@ -69,9 +69,7 @@ class Application:
                 fault = Fault(kind="internal", message="the proxy failed to serve this request", side="proxy")
                 await send_fault(self._gateway, outgoing, found.surface, fault, request_id)
 
-    async def _serve(
-        self, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str
-    ) -> None:
+    async def _serve(self, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str) -> None:
         gateway = self._gateway
         if incoming.method == "OPTIONS" and incoming.header(b"access-control-request-method"):
             methods = found.methods if isinstance(found, Route) else ()
@@ -199,14 +197,13 @@ def _is_json(body: bytes) -> bool:
 
 def _not_found(path: str, found: NoRoute) -> FaultError:
     hint = f"; did you mean {' or '.join(found.nearest)}?" if found.nearest else ""
-    return FaultError(
-        Fault(kind="not_found", message=f"there is no {path[:200]} here{hint}", side="client")
-    )
+    return FaultError(Fault(kind="not_found", message=f"there is no {path[:200]} here{hint}", side="client"))
 
 
 async def _refuse_websocket(send: Send) -> None:
     """Answers a WebSocket attempt with 426 at once: agents that try it first then use HTTP (FE-01)."""
-    body = b'{"error":{"message":"WebSocket is not served here; use POST over HTTP","type":"invalid_request_error","param":null,"code":"upgrade_required"}}'
+    fault = Fault(kind="upgrade", message="WebSocket is not served here; use POST over HTTP", side="client")
+    body = dialects.get("openai-responses").write_error(fault)
     await send(
         {
             "type": "websocket.http.response.start",

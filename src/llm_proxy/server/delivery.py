@@ -59,7 +59,7 @@ class UpstreamBody:
             form = "json" if start[:1] in b"{[<" and start else "sse"
         else:
             form = "json"
-        if start[:1] == b"[" and not start.startswith(b"[{\"error"[:6]):
+        if start[:1] == b"[" and not start.startswith(b'[{"error'[:6]):
             form = "array"
         return cls(response, first, form)
 
@@ -251,9 +251,7 @@ class Delivery:
             request_id=exchange.id,
         )
 
-    async def _batches(
-        self, upstream: UpstreamBody, translation: Translation
-    ) -> AsyncIterator[list[Event]]:
+    async def _batches(self, upstream: UpstreamBody, translation: Translation) -> AsyncIterator[list[Event]]:
         """The events of one upstream answer, in the portions in which they arrive."""
         if not upstream.streamed:
             yield translation.whole(await upstream.read(self._exchange.gateway.limits.max_answer_bytes))

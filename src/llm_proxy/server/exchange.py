@@ -369,7 +369,12 @@ class Exchange:
         gateway = self.gateway
         if self.client.name == "openai-responses" and stored_responses.refers(self.body):
             await self._stand_alone(native=same)
-        if same and self._request is self._as_read and not gateway.on_attempt and not has_traces(self.body):
+        if (
+            same
+            and self._request is self._as_read
+            and not gateway.on_attempt
+            and not has_traces(self.body, self.client.name)
+        ):
             return None
         request = self.request
         for room in gateway.on_attempt:

@@ -120,6 +120,27 @@ class Gateway:
         return tuple(room for room in self.features if getattr(type(room), hook) is not getattr(Feature, hook))
 
 
+class _Ids:
+    """Random base62 text from the system's generator, fetched in portions: one system call for some hundred ids."""
+
+    def __init__(self) -> None:
+        self._pool = ""
+        self._at = 0
+
+    def take(self, length: int) -> str:
+        if self._at + length > len(self._pool):
+            # Bytes of the last, incomplete round of 62 are left out, so that every character is equally likely.
+            kept = random_bytes.token_bytes(8192).translate(None, delete=_UNEVEN)
+            self._pool, self._at = kept.translate(_TO_BASE62).decode("ascii"), 0
+        self._at += length
+        return self._pool[self._at - length : self._at]
+
+
+_TO_BASE62 = bytes(ord(base62(bytes([value % 62]), 1)) for value in range(256))
+_UNEVEN = bytes(range(62 * 4, 256))
+_ids = _Ids()
+
+
 def new_id(prefix: str) -> str:
     """A fresh id such as `chatcmpl-…`: the prefix and 24 base62 characters."""
-    return prefix + base62(random_bytes.token_bytes(20), 24)
+    return prefix + _ids.take(24)

@@ -53,9 +53,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         server.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"{host}:{port} is in use; choose another port with --port, or --port 0 for any"
-            ) from None
+            raise PortInUse(f"{host}:{port} is in use; choose another port with --port, or --port 0 for any") from None
         raise
     server.setblocking(False)
     return server

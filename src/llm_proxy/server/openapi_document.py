@@ -44,8 +44,14 @@ _PATTERNS: dict[str, Route] = {
         for method in ("generateContent", "streamGenerateContent", "countTokens")
     },
     **{f"{v}/responses/{{id}}": Route("response", "openai-responses", ("GET", "DELETE")) for v in ("/v1", "/v2", "")},
-    **{f"{v}/responses/{{id}}/input_items": Route("response-input", "openai-responses", ("GET",)) for v in ("/v1", "/v2", "")},
-    **{f"{v}/responses/{{id}}/cancel": Route("response-cancel", "openai-responses", ("POST",)) for v in ("/v1", "/v2", "")},
+    **{
+        f"{v}/responses/{{id}}/input_items": Route("response-input", "openai-responses", ("GET",))
+        for v in ("/v1", "/v2", "")
+    },
+    **{
+        f"{v}/responses/{{id}}/cancel": Route("response-cancel", "openai-responses", ("POST",))
+        for v in ("/v1", "/v2", "")
+    },
     "/internal/{page}": Route("internal", "openai-chat", ("GET",)),
 }
 

@@ -175,7 +175,9 @@ async def usage_recent(
 
 
 def _filters(incoming: Incoming) -> dict[str, str]:
-    return {name: value for name in ("backend", "model", "session_id", "username") if (value := incoming.parameter(name))}
+    return {
+        name: value for name in ("backend", "model", "session_id", "username") if (value := incoming.parameter(name))
+    }
 
 
 def _visible(gateway: Gateway, incoming: Incoming, key: str) -> list[UsageRow]:

@@ -60,7 +60,9 @@ _add([f"{v}/embeddings" for v in (*_VERSIONS, "/v1/v1")], Route("embeddings", "o
 _add([f"{v}/models" for v in (*_VERSIONS, "/v1/v1")], Route("models", "openai-chat", _GET))
 _ANTHROPIC = ("/anthropic/v1", "/anthropic/v1/v1", "/anthropic", "/v1", "/v2", "/v1/v1")
 _add([f"{p}/messages" for p in _ANTHROPIC], Route("generate", "anthropic-messages", _POST, family="anthropic"))
-_add([f"{p}/messages/count_tokens" for p in _ANTHROPIC], Route("count", "anthropic-messages", _POST, family="anthropic"))
+_add(
+    [f"{p}/messages/count_tokens" for p in _ANTHROPIC], Route("count", "anthropic-messages", _POST, family="anthropic")
+)
 _add(
     [f"{p}/models" for p in ("/anthropic/v1", "/anthropic/v1/v1", "/anthropic")],
     Route("models", "anthropic-messages", _GET, family="anthropic"),
@@ -86,13 +88,20 @@ _PORT: dict[str, Route] = {
     **{f"{p}/messages": _FIXED["/v1/messages"] for p in ("", *_ANTHROPIC)},
     **{f"{p}/messages/count_tokens": _FIXED["/v1/messages/count_tokens"] for p in ("", *_ANTHROPIC)},
     **{f"{p}/models": _FIXED["/anthropic/models"] for p in ("", "/v1", "/v1/v1", "/anthropic", "/anthropic/v1")},
-    **{path: _FIXED["/anthropic/health"] for path in ("/health", "/v1/health", "/anthropic/health", "/anthropic/v1/health")},
+    **{
+        path: _FIXED["/anthropic/health"]
+        for path in ("/health", "/v1/health", "/anthropic/health", "/anthropic/v1/health")
+    },
     **{path: _FIXED["/anthropic/info"] for path in ("/info", "/v1/info", "/anthropic/info", "/anthropic/v1/info")},
     "/": Route("root", "anthropic-messages", _GET, family="anthropic"),
 }
 
 _GEMINI = re.compile(r"(?:/v1beta|/v1alpha|/v1|/v2)*/(?:models|tunedModels)/(?P<model>.+):(?P<method>[A-Za-z]+)\Z")
-_GEMINI_METHODS = {"generateContent": ("generate", False), "streamGenerateContent": ("generate", True), "countTokens": ("count", False)}
+_GEMINI_METHODS = {
+    "generateContent": ("generate", False),
+    "streamGenerateContent": ("generate", True),
+    "countTokens": ("count", False),
+}
 _MODEL = re.compile(r"(?P<prefix>(?:/v1beta|/v1alpha|/v1|/v2|/anthropic)*)/models/(?P<model>.+)\Z")
 _RESPONSE = re.compile(r"(?:/v1|/v2)*/responses/(?P<id>[^/]+)(?P<rest>/input_items|/cancel)?\Z")
 _INTERNAL = re.compile(r"/internal/(?P<page>[a-z]+)\Z")

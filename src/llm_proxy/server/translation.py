@@ -35,7 +35,9 @@ class FrameSource:
             assert self._array is not None
             return [_framed(element) for element in self._array.feed(chunk)]
         except WireFault as error:
-            raise FaultError(Fault(kind="upstream", message=f"the provider's stream is not readable: {error}")) from None
+            raise FaultError(
+                Fault(kind="upstream", message=f"the provider's stream is not readable: {error}")
+            ) from None
 
     def close(self) -> list[Frame]:
         try:

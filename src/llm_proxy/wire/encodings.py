@@ -156,9 +156,7 @@ def _open_zstd(body: bytes, limit: int) -> bytes:
     rest = body
     try:
         while rest:
-            decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj(
-                read_across_frames=False
-            )
+            decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj(read_across_frames=False)
             source = io.BytesIO(rest)
             while not decoder.eof and (part := source.read(_ZSTD_STEP)):
                 piece = decoder.decompress(part)

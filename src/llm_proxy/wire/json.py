@@ -37,6 +37,7 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _BYTE_IN_MESSAGE = re.compile(r" \(byte (\d+)\)")
+_MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]++|\\.)*+")')
 _TOO_DEEP = "the body is nested too deeply"
 # A path is looked for in the first bytes only: an error must not cost more than a success.
 _MAX_EXPLAINED = 64 * 1024
@@ -131,10 +132,11 @@ def without_duplicates(text: bytes, value: dict[str, Any]) -> bytes:
     """Return ``text``, of which ``value`` is the decoded form, or, if any object in it names a key twice,
     ``value`` written.
 
-    Compact text as most clients send it is recognised by writing it again; else members are counted.
+    Text as most clients send it is recognised by writing it again, compared without its white space; else members
+    are counted.
     """
     written = _encode(value)
-    if written == text:
+    if written == text or written == msgspec.json.format(text, indent=-1):
         return text
     members = 0
     level: list[Any] = [value]
@@ -152,9 +154,7 @@ def _check_text(body: bytes) -> bytes:
         try:
             str(body, "utf-8")
         except UnicodeDecodeError as error:
-            raise JsonFault(
-                "the body is not valid UTF-8", _find_path(body, error.start), error.start
-            ) from None
+            raise JsonFault("the body is not valid UTF-8", _find_path(body, error.start), error.start) from None
     return body
 
 
@@ -364,6 +364,17 @@ def replace_member(body: bytes, name: str, value: bytes) -> bytes:
     return _rebuild_object(body, _members_of(body), {name: value}, frozenset())
 
 
+def rename_model(body: bytes, old: str, new: str) -> bytes:
+    """Put ``new`` in place of the top-level member ``model``, whose decoded text is ``old``; every other byte stays.
+
+    A key that stands exactly once in the text, followed by that very text, is found without reading the rest.
+    """
+    found = _MODEL.search(body) if body.count(b'"model"') == 1 else None
+    if found is None or found[1] != encode(old):
+        return replace_member(body, "model", encode(new))
+    return body[: found.start(1)] + encode(new) + body[found.end(1) :]
+
+
 def remove_member(body: bytes, name: str) -> bytes:
     """Remove a top-level member, however often it is there; every other byte stays."""
     body = _check_text(body)
@@ -458,9 +469,7 @@ def _as_fault(text: bytes, error: Exception) -> JsonFault:
     return _explain(text, error)
 
 
-def _rebuild_object(
-    text: bytes, members: list[_Member], values: Mapping[str, bytes], dropped: frozenset[str]
-) -> bytes:
+def _rebuild_object(text: bytes, members: list[_Member], values: Mapping[str, bytes], dropped: frozenset[str]) -> bytes:
     """Write an object with values replaced or added and members dropped; the rest keeps its bytes."""
     last = {member[0]: index for index, member in enumerate(members)}
     pieces: list[bytes] = []
@@ -528,11 +537,7 @@ def _same(old: Any, new: Any) -> bool:
 def _same_inside(old: Any, new: Any) -> bool:
     """The slow comparison, for objects whose keys are in another order."""
     if isinstance(old, dict):
-        return (
-            isinstance(new, dict)
-            and old.keys() == new.keys()
-            and all(_same(old[key], new[key]) for key in old)
-        )
+        return isinstance(new, dict) and old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
     if isinstance(old, list):
         return isinstance(new, list) and len(old) == len(new) and all(map(_same, old, new))
     return _same(old, new)
@@ -596,9 +601,7 @@ def _rewrite_array(raw: bytes, old: list[Any], new: list[Any]) -> bytes | None:
     return raw[: spans[0][0]] + b",".join(parts) + raw[spans[-1][1] :]
 
 
-def _rewrite_elements(
-    raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]
-) -> bytes | None:
+def _rewrite_elements(raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]) -> bytes | None:
     pieces: list[bytes] = []
     kept = 0
     for (start, stop), before, after in zip(spans, old, new, strict=True):

@@ -44,9 +44,7 @@ class Secret:
 
     def matches(self, text: str) -> bool:
         """Compare with a presented value in a time that does not depend on where they differ."""
-        return hmac.compare_digest(
-            self.__digest, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        )
+        return hmac.compare_digest(self.__digest, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
 
     def spellings(self) -> tuple[str, ...]:
         """The value as it may stand in JSON, an address or Base64; empty when too short to look for."""
@@ -89,9 +87,7 @@ def _spell(value: str) -> tuple[str, ...]:
     data = value.encode("utf-8", "surrogatepass")
     escaped = json.dumps(value, ensure_ascii=False)[1:-1]
     forms = {value, escaped, escaped.replace("/", "\\/"), json.dumps(value)[1:-1]}
-    forms |= {
-        json.dumps(form, ensure_ascii=False)[1:-1] for form in tuple(forms)
-    }  # arguments are JSON in JSON
+    forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in tuple(forms)}  # arguments are JSON in JSON
     for encoded in (quote(data, safe=""), quote(data), quote_plus(data)):
         forms |= {encoded, re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), encoded)}
     for offset in range(3):

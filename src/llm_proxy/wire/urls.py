@@ -165,12 +165,8 @@ _RANGES_6: dict[AddressClass, str] = {
     "multicast": "ff00::/8",
     "private": "fc00::/7 fec0::/10 64:ff9b:1::/48 100::/64 2001:db8::/32 3fff::/20 5f00::/16",
 }
-_CLASSES_4 = [
-    (ipaddress.IPv4Network(text), name) for name, texts in _RANGES_4.items() for text in texts.split()
-]
-_CLASSES_6 = [
-    (ipaddress.IPv6Network(text), name) for name, texts in _RANGES_6.items() for text in texts.split()
-]
+_CLASSES_4 = [(ipaddress.IPv4Network(text), name) for name, texts in _RANGES_4.items() for text in texts.split()]
+_CLASSES_6 = [(ipaddress.IPv6Network(text), name) for name, texts in _RANGES_6.items() for text in texts.split()]
 # Prefix, its length, and how far right the IPv4 address inside begins.
 _EMBEDDED = (
     (int(_V6("::ffff:0:0")), 96, 0),  # mapped

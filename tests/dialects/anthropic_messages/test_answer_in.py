@@ -103,15 +103,11 @@ def test_recorded_errors_keep_their_status_and_message(exchange: Exchange) -> No
 def whole(**fields: Any) -> bytes:
     body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
     usage = {"input_tokens": 20, "cache_read_input_tokens": 80, "output_tokens": 9}
-    return json.dumps(
-        {**body, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage, **fields}
-    ).encode()
+    return json.dumps({**body, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage, **fields}).encode()
 
 
 def test_arguments_keep_the_spelling_of_their_numbers() -> None:
-    call_text = (
-        b'{"type":"tool_use","id":"t","name":"f","input":{"n":12345678901234567890123,"x":1.50,"y":1E2}}'
-    )
+    call_text = b'{"type":"tool_use","id":"t","name":"f","input":{"n":12345678901234567890123,"x":1.50,"y":1E2}}'
     body = whole(stop_reason="tool_use").replace(b'"content": []', b'"content": [' + call_text + b"]")
     answer = DIALECT.read_answer(body, READ)
     call = answer.choices[0].parts[0]
@@ -304,9 +300,7 @@ def test_server_tools_are_opaque_and_whole() -> None:
 
 
 def test_pings_comments_and_unknown_events() -> None:
-    events = events_of(
-        b": early\n\n" + sse([{"type": "ping"}, START, {"type": "ping"}, {"type": "news", "x": 1}])
-    )
+    events = events_of(b": early\n\n" + sse([{"type": "ping"}, START, {"type": "ping"}, {"type": "news", "x": 1}]))
     assert isinstance(events[0], Start)
     assert isinstance(events[1], Heartbeat)
     assert events[2] == Note(NAME, "news", {"type": "news", "x": 1})

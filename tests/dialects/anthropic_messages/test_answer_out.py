@@ -61,9 +61,7 @@ from tests.support.grammar import check_body, check_stream
 from tests.support.shared import Exchange, generating_exchanges
 
 ANSWERS = [
-    exchange
-    for exchange in generating_exchanges()
-    if exchange.protocol == NAME and exchange.response.status == 200
+    exchange for exchange in generating_exchanges() if exchange.protocol == NAME and exchange.response.status == 200
 ]
 _RAW_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
@@ -82,9 +80,7 @@ def sdk_message(raw: bytes) -> Any:
 def said(parts: Sequence[Part]) -> list[Part]:
     """The parts that say something; a call without arguments has an empty object."""
     return [
-        structs.replace(part, arguments=part.arguments or "{}", native_id=True)
-        if isinstance(part, ToolCall)
-        else part
+        structs.replace(part, arguments=part.arguments or "{}", native_id=True) if isinstance(part, ToolCall) else part
         for part in parts
         if part not in (Text(""), Thinking(summary=True))
     ]
@@ -137,9 +133,7 @@ def test_a_recorded_answer_survives_reading_and_writing(exchange: Exchange) -> N
     assert said(again.choices[0].parts) == said(kept)
     if not streamed:
         expected = exchange.response.body
-        assert whole["usage"] == {
-            name: value for name, value in expected["usage"].items() if value is not None
-        }
+        assert whole["usage"] == {name: value for name, value in expected["usage"].items() if value is not None}
         for name in ("id", "model", "stop_reason", "stop_sequence"):
             assert whole[name] == expected[name]
 
@@ -471,9 +465,7 @@ def event_sequences(draw: st.DrawFn) -> list[Event]:
                 part.add(text)
                 events.append(Delta(number, text))
             elif action == "seal" and not isinstance(part.skeleton, Refusal):
-                part.seal = draw(
-                    st.sampled_from([Seal(NAME, "signature", "S"), Seal("gemini", "thought", "T")])
-                )
+                part.seal = draw(st.sampled_from([Seal(NAME, "signature", "S"), Seal("gemini", "thought", "T")]))
                 events.append(Sealed(number, part.seal))
             elif action == "cite" and isinstance(part.skeleton, Text):
                 part.citations.append(Citation(url="u"))
@@ -488,16 +480,12 @@ def event_sequences(draw: st.DrawFn) -> list[Event]:
 
 @settings(max_examples=400, deadline=None)
 @given(event_sequences(), st.booleans(), st.booleans())
-def test_any_events_give_a_valid_stream_that_loses_no_text(
-    events: list[Event], shown: bool, sealed: bool
-) -> None:
+def test_any_events_give_a_valid_stream_that_loses_no_text(events: list[Event], shown: bool, sealed: bool) -> None:
     assert check_grammar(events) == []
     raw = written(events, reply(show_thinking=shown, sealed_wanted=sealed))
     assert check_stream(NAME, raw) == []
     said = (
-        [part for part in fold(events).choices[0].parts if isinstance(part, Text | Refusal)]
-        if len(events) > 4
-        else []
+        [part for part in fold(events).choices[0].parts if isinstance(part, Text | Refusal)] if len(events) > 4 else []
     )
     got = fold(events_of(raw))
     texts = "".join(part.text for part in got.choices[0].parts if isinstance(part, Text))

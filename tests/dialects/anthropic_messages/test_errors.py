@@ -46,9 +46,7 @@ def test_error_bodies(status: int, body: bytes, kind: FaultKind, message: str) -
 
 
 def test_a_web_page_leaves_no_markup() -> None:
-    fault = DIALECT.read_error(
-        502, (), b"<html><head><title>Bad Gateway</title></head><body><h1>x</h1></body></html>"
-    )
+    fault = DIALECT.read_error(502, (), b"<html><head><title>Bad Gateway</title></head><body><h1>x</h1></body></html>")
     assert "<" not in fault.message and "Bad Gateway" in fault.message
 
 

@@ -73,9 +73,7 @@ def test_the_glance_agrees_with_the_reader(exchange: Exchange) -> None:
     events = events_of(raw)
     usages = [glance.usage for glance in seen if glance.usage]
     assert (usages[-1] if usages else None) == fold_usage(events)
-    assert (fault is None) == (
-        not any(getattr(e, "fault", None) and e.fault.kind == "closed" for e in events[-1:])
-    )
+    assert (fault is None) == (not any(getattr(e, "fault", None) and e.fault.kind == "closed" for e in events[-1:]))
 
 
 def test_models_to_clients() -> None:
@@ -157,9 +155,7 @@ def test_client_tools_as_functions(raw: dict[str, Any], arguments: dict[str, Any
     jsonschema.validate(arguments, function.parameters)
 
 
-@pytest.mark.parametrize(
-    "kind", ["web_search_20250305", "computer_toolset_20260801", "code_execution_20250522"]
-)
+@pytest.mark.parametrize("kind", ["web_search_20250305", "computer_toolset_20260801", "code_execution_20250522"])
 def test_what_the_provider_runs_has_no_function(kind: str) -> None:
     assert client_tool_schema(ServerTool(NAME, kind, {"type": kind})) is None
     assert client_tool_schema(ServerTool("openai-responses", "bash_x", {})) is None

@@ -164,9 +164,7 @@ def test_thinking(fields: dict[str, Any], expected: Reasoning) -> None:
 
 
 def test_unknown_fields_are_kept() -> None:
-    request = read(
-        minimal(container="c1", context_management={"edits": []}, output_config={"task_budget": {"n": 1}})
-    )
+    request = read(minimal(container="c1", context_management={"edits": []}, output_config={"task_budget": {"n": 1}}))
     assert request.rest == {
         "container": "c1", "context_management": {"edits": []}, "output_config": {"task_budget": {"n": 1}},
     }  # fmt: skip

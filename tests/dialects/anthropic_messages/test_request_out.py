@@ -49,9 +49,7 @@ def body_of(*messages: Message, to: Any = None, **fields: Any) -> dict[str, Any]
 
 
 def test_leading_system_texts_become_blocks_in_order_and_keep_their_marks() -> None:
-    body = body_of(
-        Message("system", (Text("A", cache=CacheMark()),)), Message("developer", (Text("B"), Text(" "))), HI
-    )
+    body = body_of(Message("system", (Text("A", cache=CacheMark()),)), Message("developer", (Text("B"), Text(" "))), HI)
     assert body["system"] == [
         {"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}},
         {"type": "text", "text": "B"},
@@ -117,9 +115,7 @@ def test_three_results_become_one_user_turn_with_the_results_first() -> None:
         ToolCall("call_2", "get_weather", '{"city":"Oslo"}'),
         ToolCall("call_3", "now"),
     )
-    results = [
-        user(ToolResult(name, (Text(text),))) for name, text in (("call_2", "cold"), ("call_1", "warm"))
-    ]
+    results = [user(ToolResult(name, (Text(text),))) for name, text in (("call_2", "cold"), ("call_1", "warm"))]
     body = body_of(HI, calls, *results, user(ToolResult("call_3")), user(Text("and?")), tools=(WEATHER,))
     assert len(body["messages"]) == 3
     assert [block["type"] for block in body["messages"][1]["content"]] == ["tool_use"] * 3
@@ -182,9 +178,7 @@ def test_ids_that_come_twice_are_made_unique_and_still_pair() -> None:
 
 
 def test_ids_outside_the_pattern_are_mapped_alike_in_call_and_result() -> None:
-    body = body_of(
-        HI, assistant(ToolCall("functions.search:0", "search")), user(ToolResult("functions.search:0"))
-    )
+    body = body_of(HI, assistant(ToolCall("functions.search:0", "search")), user(ToolResult("functions.search:0")))
     identity = body["messages"][1]["content"][0]["id"]
     assert re.fullmatch("[a-zA-Z0-9_-]+", identity)
     assert body["messages"][2]["content"][0]["tool_use_id"] == identity
@@ -213,9 +207,7 @@ def test_reasoning_without_a_seal_of_this_target_is_left_out() -> None:
     foreign = Thinking("f", seal=Seal("openai-responses", "encrypted", "E", "openai/gpt"))
     other_maker = Thinking("o", seal=Seal(NAME, "signature", "S", "bedrock/claude"))
     envelope = Thinking("e", seal=Seal(NAME, "signature", "gw1.abc"))
-    outgoing = write(
-        asked(HI, assistant(Thinking("plain"), foreign, other_maker, envelope, SIGNED, Text("a")), HI)
-    )
+    outgoing = write(asked(HI, assistant(Thinking("plain"), foreign, other_maker, envelope, SIGNED, Text("a")), HI))
     assert outgoing.body["messages"][1]["content"] == [
         {"type": "thinking", "thinking": "t", "signature": "SIG"},
         {"type": "text", "text": "a"},
@@ -231,9 +223,7 @@ def test_effort_becomes_a_budget_below_max_tokens() -> None:
 
 def test_effort_becomes_adaptive_thinking_on_newer_models() -> None:
     to = target("claude-opus-4-8")
-    body = body_of(
-        HI, to=to, reasoning=Reasoning("effort", effort="high"), sampling=Sampling(temperature=0.2)
-    )
+    body = body_of(HI, to=to, reasoning=Reasoning("effort", effort="high"), sampling=Sampling(temperature=0.2))
     assert body["thinking"]["type"] == "adaptive"
     assert body["output_config"] == {"effort": "high"}
     assert "temperature" not in body
@@ -293,9 +283,7 @@ def test_sampling_is_fitted_to_the_model() -> None:
     assert {loss.partition(":")[0] for loss in outgoing.losses} == {
         "temperature", "top_p", "seed", "frequency_penalty",
     }  # fmt: skip
-    refused = write(
-        asked(HI, sampling=Sampling(temperature=0.2, top_p=0.9, top_k=4)), target("claude-opus-4-8")
-    )
+    refused = write(asked(HI, sampling=Sampling(temperature=0.2, top_p=0.9, top_k=4)), target("claude-opus-4-8"))
     assert not {"temperature", "top_p", "top_k"} & refused.body.keys()
 
 
@@ -401,9 +389,7 @@ def test_of_tools_with_one_name_the_last_counts() -> None:
 
 def test_tools_that_other_vendors_run() -> None:
     search = ServerTool("openai-responses", "web_search", {"type": "web_search"}, "web_search")
-    images = ServerTool(
-        "openai-responses", "image_generation", {"type": "image_generation"}, "image_generation"
-    )
+    images = ServerTool("openai-responses", "image_generation", {"type": "image_generation"}, "image_generation")
     outgoing = write(asked(HI, tools=(search, images)))
     assert outgoing.body["tools"] == [{"type": "web_search_20250305", "name": "web_search"}]
     assert any("image_generation" in loss for loss in outgoing.losses)
@@ -452,9 +438,7 @@ def test_images_and_documents() -> None:
     assert content[3]["source"] == {"type": "text", "media_type": "text/plain", "data": "words"}
 
 
-@pytest.mark.parametrize(
-    "part", [Media("audio", data="aGk=", mime="audio/wav"), Media("image", file_id="file-1")]
-)
+@pytest.mark.parametrize("part", [Media("audio", data="aGk=", mime="audio/wav"), Media("image", file_id="file-1")])
 def test_media_that_cannot_be_sent_are_refused_not_dropped(part: Media) -> None:
     with pytest.raises(FaultError) as caught:
         write(asked(user(part)))
@@ -468,9 +452,7 @@ def test_images_of_the_assistant_move_into_the_next_user_turn() -> None:
 
 
 def test_refusals_and_foreign_parts_of_the_history() -> None:
-    outgoing = write(
-        asked(HI, assistant(Refusal("no"), Opaque("openai-responses", "web_search_call", {})), HI)
-    )
+    outgoing = write(asked(HI, assistant(Refusal("no"), Opaque("openai-responses", "web_search_call", {})), HI))
     assert outgoing.body["messages"][1]["content"] == [{"type": "text", "text": "no"}]
     assert any("web_search_call" in loss for loss in outgoing.losses)
 

@@ -132,16 +132,12 @@ def test_the_marker_of_unsigned_thinking_is_recognised() -> None:
 
     block = {"type": "thinking", "thinking": "t", "signature": ENVELOPE.pack(NO_SEAL)}
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": [block]}]
-    request = restore(
-        read(minimal(messages=[*messages, {"role": "user", "content": "y"}])), ENVELOPE, lambda key: None
-    )
+    request = restore(read(minimal(messages=[*messages, {"role": "user", "content": "y"}])), ENVELOPE, lambda key: None)
     assert len(write(request).body["messages"]) == 2
 
 
 def test_betas_are_removed_together_with_their_fields() -> None:
-    body = minimal(
-        context_management={"edits": []}, speed="fast", output_config={"task_budget": {"total": 9}}
-    )
+    body = minimal(context_management={"edits": []}, speed="fast", output_config={"task_budget": {"total": 9}})
     with_betas = write(read(body))
     assert with_betas.body["context_management"] == {"edits": []}
     assert set(with_betas.headers["anthropic-beta"].split(",")) == {

@@ -73,9 +73,7 @@ def parts_of(answer: Answer, choice: int = 0) -> tuple[Part, ...]:
     return answer.choices[choice].parts
 
 
-def chunk(
-    *parts: dict[str, Any], reason: str = "", usage: dict[str, Any] | None = None, **more: Any
-) -> dict[str, Any]:
+def chunk(*parts: dict[str, Any], reason: str = "", usage: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """One chunk of one candidate."""
     candidate: dict[str, Any] = {"index": 0}
     if parts:

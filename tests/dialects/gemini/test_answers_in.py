@@ -31,9 +31,7 @@ from tests.support.grammar import check_body, check_stream
 from tests.support.shared import Exchange, generating_exchanges, semantics
 
 ANSWERS = [
-    exchange
-    for exchange in generating_exchanges()
-    if exchange.protocol == NAME and exchange.response.status == 200
+    exchange for exchange in generating_exchanges() if exchange.protocol == NAME and exchange.response.status == 200
 ]
 WORDS = {"end": "stop", "pause": "stop", "stop_sequence": "stop"}
 
@@ -49,11 +47,7 @@ def test_a_recorded_answer_means_what_its_sdk_reads(exchange: Exchange) -> None:
     expected = semantics()[exchange.file]["semantic"]
     events = read_exchange(exchange)
     assert check_grammar(events) == []
-    if (
-        expected["error"] is not None
-        or "truncated-stream" in exchange.kinds
-        or isinstance(events[-1], Failed)
-    ):
+    if expected["error"] is not None or "truncated-stream" in exchange.kinds or isinstance(events[-1], Failed):
         assert isinstance(events[-1], Failed)
         if expected["error"] is not None:
             assert events[-1].fault.message == expected["error"]["message"]
@@ -224,9 +218,7 @@ def test_signed_text_is_a_part_of_its_own() -> None:
         chunk({"text": "c"}),
         chunk({"text": "", "thoughtSignature": "Qg=="}, reason="STOP"),
     )
-    assert [
-        (part.text, part.seal and part.seal.value) for part in parts_of(answer) if isinstance(part, Text)
-    ] == [
+    assert [(part.text, part.seal and part.seal.value) for part in parts_of(answer) if isinstance(part, Text)] == [
         ("a", None),
         ("b", "QQ=="),
         ("c", None),
@@ -382,13 +374,7 @@ def test_three_broken_frames_are_skipped_and_the_fourth_ends_the_stream() -> Non
 
 
 def test_comments_and_done_of_look_alikes_are_tolerated() -> None:
-    raw = (
-        b": hi\n\n"
-        + sse([chunk({"text": "x"})])
-        + b": ping\n\n"
-        + sse([chunk(reason="STOP")])
-        + b"data: [DONE]\n\n"
-    )
+    raw = b": hi\n\n" + sse([chunk({"text": "x"})]) + b": ping\n\n" + sse([chunk(reason="STOP")]) + b"data: [DONE]\n\n"
     events = events_of(raw)
     assert check_grammar(events) == []
     assert sum(isinstance(event, Heartbeat) for event in events) == 1
@@ -407,9 +393,7 @@ def test_elements_of_an_array_and_wrapped_chunks_are_read_alike() -> None:
 
 def test_several_candidates_are_several_choices() -> None:
     one = chunk({"text": "a"}, reason="STOP")
-    one["candidates"].append(
-        {"index": 1, "content": {"parts": [{"text": "b"}]}, "finishReason": "MAX_TOKENS"}
-    )
+    one["candidates"].append({"index": 1, "content": {"parts": [{"text": "b"}]}, "finishReason": "MAX_TOKENS"})
     answer = answer_of(one)
     assert [(choice.parts[0].text, choice.stop.kind) for choice in answer.choices] == [  # type: ignore[union-attr]
         ("a", "end"),
@@ -420,9 +404,7 @@ def test_several_candidates_are_several_choices() -> None:
 def test_unicode_survives_whatever_the_cuts() -> None:
     text = "a\u2028b\u0085c😀é漢"
     raw = sse([chunk({"text": text}, reason="STOP")])
-    direct = (
-        b"data: " + json.dumps(chunk({"text": text}, reason="STOP"), ensure_ascii=False).encode() + b"\n\n"
-    )
+    direct = b"data: " + json.dumps(chunk({"text": text}, reason="STOP"), ensure_ascii=False).encode() + b"\n\n"
     for stream in (raw, direct):
         for cut in range(1, len(stream)):
             assert parts_of(fold(events_of(stream, (cut,)))) == (Text(text),)

@@ -126,9 +126,7 @@ def test_errors_for_clients(fault: Fault, code: int, status: str, detail: str) -
 
 
 def test_a_wait_and_a_field_are_told_in_googles_details() -> None:
-    out = json.loads(
-        DIALECT.write_error(Fault(kind="rate_limit", message="m", retry_after=12.5, param="contents"))
-    )
+    out = json.loads(DIALECT.write_error(Fault(kind="rate_limit", message="m", retry_after=12.5, param="contents")))
     kinds = {entry["@type"].rsplit(".", 1)[1]: entry for entry in out["error"]["details"]}
     assert kinds["RetryInfo"]["retryDelay"] == "12.5s"
     assert kinds["BadRequest"]["fieldViolations"][0]["field"] == "contents"
@@ -171,9 +169,7 @@ def test_a_relayed_stream_shows_content_usage_model_and_end() -> None:
     assert glancer.close() is not None
     last = glancer.look(frames(chunk({"text": ""}, reason="STOP", usage=USAGE)))
     assert last.ended and last.usage is not None and last.usage.total == 5
-    trailing = glancer.look(
-        frames({"usageMetadata": {**USAGE, "thoughtsTokenCount": 4, "totalTokenCount": 9}})
-    )
+    trailing = glancer.look(frames({"usageMetadata": {**USAGE, "thoughtsTokenCount": 4, "totalTokenCount": 9}}))
     assert trailing.usage is not None and trailing.usage.total == 9
     assert glancer.close() is None
 

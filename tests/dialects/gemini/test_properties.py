@@ -146,8 +146,7 @@ WILD_CHUNKS = st.fixed_dictionaries(
                 {},
                 optional={
                     "index": JSON | st.integers(0, 2),
-                    "content": JSON
-                    | st.fixed_dictionaries({"parts": JSON | st.lists(WILD_PARTS, max_size=3)}),
+                    "content": JSON | st.fixed_dictionaries({"parts": JSON | st.lists(WILD_PARTS, max_size=3)}),
                     "finishReason": st.sampled_from(["STOP", "MAX_TOKENS", "", None, 3]),
                     "groundingMetadata": JSON
                     | st.fixed_dictionaries({"groundingChunks": JSON, "groundingSupports": JSON}),
@@ -156,8 +155,7 @@ WILD_CHUNKS = st.fixed_dictionaries(
             ),
             max_size=2,
         ),
-        "usageMetadata": JSON
-        | st.dictionaries(st.sampled_from(["promptTokenCount", "thoughtsTokenCount"]), JSON),
+        "usageMetadata": JSON | st.dictionaries(st.sampled_from(["promptTokenCount", "thoughtsTokenCount"]), JSON),
         "promptFeedback": JSON,
         "error": JSON,
         "responseId": JSON,
@@ -215,8 +213,7 @@ WILD_REQUESTS = st.fixed_dictionaries(
     },
     optional={
         "tools": JSON | st.lists(st.fixed_dictionaries({"functionDeclarations": JSON}), max_size=2),
-        "generationConfig": JSON
-        | st.dictionaries(st.sampled_from(["temperature", "topK", "thinkingConfig"]), JSON),
+        "generationConfig": JSON | st.dictionaries(st.sampled_from(["temperature", "topK", "thinkingConfig"]), JSON),
         "toolConfig": JSON | st.fixed_dictionaries({"functionCallingConfig": JSON}),
         "systemInstruction": JSON,
         "safetySettings": JSON,
@@ -233,6 +230,4 @@ def test_any_request_is_read_or_refused_and_what_was_read_can_be_written(body: d
         assert error.fault.kind == "bad_request"
         return
     out = DIALECT.write_request(request, target())
-    assert len(out.body["contents"]) == len(
-        [message for message in request.messages if message.role != "system"]
-    )
+    assert len(out.body["contents"]) == len([message for message in request.messages if message.role != "system"])

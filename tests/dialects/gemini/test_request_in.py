@@ -162,14 +162,10 @@ def test_an_envelope_comes_back_in_any_base64_spelling() -> None:
 
     text = ENVELOPE.pack(Seal("anthropic-messages", "signature", "sig", "anthropic/claude"))
     for spelled in (b64encode(text.encode()), urlsafe_b64encode(text.encode()).rstrip(b"=")):
-        request = read(
-            {"contents": [model({"text": "t", "thought": True, "thoughtSignature": spelled.decode()})]}
-        )
+        request = read({"contents": [model({"text": "t", "thought": True, "thoughtSignature": spelled.decode()})]})
         part = request.messages[0].parts[0]
         assert isinstance(part, Thinking) and part.seal is not None
-        assert ENVELOPE.open(part.seal.value) == Seal(
-            "anthropic-messages", "signature", "sig", "anthropic/claude"
-        )
+        assert ENVELOPE.open(part.seal.value) == Seal("anthropic-messages", "signature", "sig", "anthropic/claude")
 
 
 def test_tools_of_all_kinds() -> None:

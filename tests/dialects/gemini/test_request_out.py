@@ -158,17 +158,13 @@ def test_ids_go_only_to_families_that_want_them() -> None:
         user(ToolResult("functions.w:0", (Text("r"),))),
     )
     old, new = contents(*messages), contents(*messages, where=GEMINI_3)
-    assert (
-        "id" not in old[1]["parts"][0]["functionCall"] and "id" not in old[2]["parts"][0]["functionResponse"]
-    )
+    assert "id" not in old[1]["parts"][0]["functionCall"] and "id" not in old[2]["parts"][0]["functionResponse"]
     sent = new[1]["parts"][0]["functionCall"]["id"]
     assert sent == new[2]["parts"][0]["functionResponse"]["id"]
     assert sent.replace("_", "").isalnum()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"), [("", {}), ('{"a":1}', {"a": 1}), ("{broken", {"_raw": "{broken"})]
-)
+@pytest.mark.parametrize(("arguments", "expected"), [("", {}), ('{"a":1}', {"a": 1}), ("{broken", {"_raw": "{broken"})])
 def test_arguments_are_objects(arguments: str, expected: dict[str, Any]) -> None:
     turns = contents(user(), assistant(ToolCall("c", "w", arguments)), user(ToolResult("c")))
     assert turns[1]["parts"][0]["functionCall"]["args"] == expected
@@ -325,13 +321,9 @@ def test_an_address_goes_only_to_models_that_fetch() -> None:
         contents(user(picture))
     assert "URL" in raised.value.fault.message
     turns = contents(user(picture), where=GEMINI_3)
-    assert turns[0]["parts"] == [
-        {"fileData": {"mimeType": "image/webp", "fileUri": "https://example.com/a.webp?x=1"}}
-    ]
+    assert turns[0]["parts"] == [{"fileData": {"mimeType": "image/webp", "fileUri": "https://example.com/a.webp?x=1"}}]
     film = Media("video", url="https://www.youtube.com/watch?v=1")
-    assert contents(user(film))[0]["parts"] == [
-        {"fileData": {"fileUri": "https://www.youtube.com/watch?v=1"}}
-    ]
+    assert contents(user(film))[0]["parts"] == [{"fileData": {"fileUri": "https://www.youtube.com/watch?v=1"}}]
     assert (
         contents(user(Media("document", url="gs://b/x.pdf")))[0]["parts"][0]["fileData"]["mimeType"]
         == "application/pdf"
@@ -363,9 +355,7 @@ def test_images_in_results_stand_inside_for_gemini_3_and_beside_for_older_models
 
 
 def test_what_only_another_protocol_knows_is_left_out_with_a_warning() -> None:
-    out = write(
-        foreign(user(), assistant(Opaque("anthropic-messages", "server_tool_use", {}), Refusal("no")), user())
-    )
+    out = write(foreign(user(), assistant(Opaque("anthropic-messages", "server_tool_use", {}), Refusal("no")), user()))
     assert out.body["contents"][1]["parts"] == [{"text": "no"}]
     assert "server_tool_use" in out.losses[0]
 
@@ -402,9 +392,7 @@ def test_what_only_another_protocol_knows_is_left_out_with_a_warning() -> None:
         ("gemini-2.0-flash", Reasoning("effort", effort="low"), None),
     ],
 )
-def test_thinking_is_a_budget_or_a_level(
-    name: str, reasoning: Reasoning, expected: dict[str, Any] | None
-) -> None:
+def test_thinking_is_a_budget_or_a_level(name: str, reasoning: Reasoning, expected: dict[str, Any] | None) -> None:
     out = write(foreign(user(), reasoning=reasoning), target(name))
     assert out.body.get("generationConfig", {}).get("thinkingConfig") == expected
 
@@ -413,9 +401,7 @@ def test_sampling_limits_and_stops() -> None:
     out = write(
         foreign(
             user(),
-            sampling=Sampling(
-                temperature=2.5, top_p=0.5, top_k=3, seed=2**40, min_p=0.1, logit_bias={"1": 1.0}
-            ),
+            sampling=Sampling(temperature=2.5, top_p=0.5, top_k=3, seed=2**40, min_p=0.1, logit_bias={"1": 1.0}),
             max_output_tokens=9,
             stop=tuple("abcdefg"),
         )

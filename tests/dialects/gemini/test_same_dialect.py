@@ -108,9 +108,7 @@ def edited(body: dict[str, Any], change: Any, name: str = "gemini-2.5-flash") ->
     raw = json.dumps(body).encode()
     old = DIALECT.read_request(raw, name)
     new = change(old)
-    result: dict[str, Any] = json.loads(
-        rewrite(raw, write(old, target(name)).body, write(new, target(name)).body)
-    )
+    result: dict[str, Any] = json.loads(rewrite(raw, write(old, target(name)).body, write(new, target(name)).body))
     return result
 
 
@@ -165,9 +163,7 @@ def test_a_changed_response_leaves_nothing_of_the_old_one() -> None:
 
 def test_a_changed_system_text_replaces_the_old_one_in_place() -> None:
     def change(request: Request) -> Request:
-        return msgspec.structs.replace(
-            request, messages=(Message("system", (Text("new"),)), *request.messages[1:])
-        )
+        return msgspec.structs.replace(request, messages=(Message("system", (Text("new"),)), *request.messages[1:]))
 
     out = edited(SNAKE, change)
     assert out["system_instruction"] == {"parts": [{"text": "new"}]}
@@ -196,9 +192,7 @@ def with_envelope(seal: Seal, key: str) -> dict[str, Any]:
     return {
         "contents": [
             user(),
-            model(
-                {"text": "plan", "thought": True}, {**call("f"), key: packed_signature(ENVELOPE.pack(seal))}
-            ),
+            model({"text": "plan", "thought": True}, {**call("f"), key: packed_signature(ENVELOPE.pack(seal))}),
             user(response("f", {"result": "1"})),
         ]
     }
@@ -207,7 +201,7 @@ def with_envelope(seal: Seal, key: str) -> dict[str, Any]:
 @pytest.mark.parametrize("key", ["thoughtSignature", "thought_signature"])
 def test_an_envelope_of_the_target_is_replaced_by_what_it_holds(key: str) -> None:
     body = with_envelope(Seal(NAME, "thought", "T1dO", "gemini/gemini"), key)
-    assert has_traces(json.dumps(body).encode())
+    assert has_traces(json.dumps(body).encode(), "gemini")
     out = edited(body, lambda request: restore(request, ENVELOPE, lambda _: None))
     assert out["contents"][1]["parts"][1][key] == "T1dO"
 

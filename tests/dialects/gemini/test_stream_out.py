@@ -37,9 +37,7 @@ FOREIGN = Seal("anthropic-messages", "signature", "sig", "anthropic/claude")
 
 
 def answer(*parts: Any, stop: Stop | None = None, usage: Usage | None = None) -> Answer:
-    return Answer(
-        id="msg_1", model="claude", choices=(Choice(tuple(parts), stop or Stop("end")),), usage=usage
-    )
+    return Answer(id="msg_1", model="claude", choices=(Choice(tuple(parts), stop or Stop("end")),), usage=usage)
 
 
 def streamed(*parts: Any, **changes: Any) -> list[Any]:
@@ -62,9 +60,7 @@ def test_text_goes_out_as_it_comes_and_the_last_chunk_says_why_it_ended() -> Non
     writer = DIALECT.stream_writer(reply())
     assert writer.write([Start(id="x", model="claude"), PartStart(0, Text(""))]) == b""
     first = writer.write([Delta(0, "Hel")])
-    assert chunks_in(first)[0]["candidates"] == [
-        {"content": {"parts": [{"text": "Hel"}], "role": "model"}, "index": 0}
-    ]
+    assert chunks_in(first)[0]["candidates"] == [{"content": {"parts": [{"text": "Hel"}], "role": "model"}, "index": 0}]
     assert writer.write([PartEnd(0, Text("Hel")), Finish(Stop("length"))]) == b""
     last = chunks_in(writer.write([UsageSeen(Usage(input=5, output=2)), End()]))[0]
     assert last["candidates"][0]["finishReason"] == "MAX_TOKENS"
@@ -126,9 +122,7 @@ def test_arguments_are_always_an_object(call: ToolCall, args: Any) -> None:
 def test_foreign_seals_travel_in_the_native_field_as_base64() -> None:
     thinking, call = Thinking("plan", seal=FOREIGN), ToolCall("1", "w", seal=Seal(NAME, "thought", "T1dO"))
     parts = sent_parts(streamed(thinking, call))
-    packed = next(
-        part["thoughtSignature"] for part in parts if part.get("thought") and "thoughtSignature" in part
-    )
+    packed = next(part["thoughtSignature"] for part in parts if part.get("thought") and "thoughtSignature" in part)
     assert ENVELOPE.open(base64.b64decode(packed, validate=True).decode()) == FOREIGN
     assert parts[-1]["thoughtSignature"] == "T1dO"
     unwanted = sent_parts(streamed(thinking, call, sealed_wanted=False))
@@ -151,9 +145,7 @@ def test_a_signature_stands_on_the_text_it_came_with() -> None:
 
 
 def test_thoughts_are_left_out_for_a_client_that_must_not_see_them() -> None:
-    assert sent_parts(streamed(Thinking("plan", seal=FOREIGN), Text("x"), show_thinking=False)) == [
-        {"text": "x"}
-    ]
+    assert sent_parts(streamed(Thinking("plan", seal=FOREIGN), Text("x"), show_thinking=False)) == [{"text": "x"}]
     shown = sent_parts(streamed(Thinking("a\n\nb", pieces=("a", "b"))))
     assert "".join(part["text"] for part in shown) == "a\n\nb"
     assert all(part["thought"] for part in shown)

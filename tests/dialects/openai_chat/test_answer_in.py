@@ -44,14 +44,10 @@ def opened(index: int | None, call_id: str = "", name: str = "", arguments: str 
 
 def answer(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -> bytes:
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    return json.dumps(
-        {"id": "chatcmpl-1", "created": 5, "model": "m-1", "choices": [choice], **fields}
-    ).encode()
+    return json.dumps({"id": "chatcmpl-1", "created": 5, "model": "m-1", "choices": [choice], **fields}).encode()
 
 
-def whole(
-    message: dict[str, Any], finish: str | None = "stop", context: ReadContext = READ, **fields: Any
-) -> Any:
+def whole(message: dict[str, Any], finish: str | None = "stop", context: ReadContext = READ, **fields: Any) -> Any:
     return DIALECT.read_answer(answer(message, finish, **fields), context)
 
 
@@ -94,9 +90,7 @@ def test_reasoning_text_is_thinking(field: str) -> None:
 
 
 def test_reasoning_in_both_fields_is_read_once() -> None:
-    found = parts_of(
-        chunk({"reasoning_content": "a", "reasoning": "a"}), chunk({"content": "x"}), chunk({}, "stop")
-    )
+    found = parts_of(chunk({"reasoning_content": "a", "reasoning": "a"}), chunk({"content": "x"}), chunk({}, "stop"))
     assert found == [Thinking("a"), Text("x")]
 
 
@@ -173,9 +167,7 @@ def test_a_refusal() -> None:
 
 
 def test_arguments_in_the_opening_chunk_are_not_lost() -> None:
-    found = parts_of(
-        chunk({"content": "a"}), chunk(opened(0, "call_A", "f", '{"x":1}')), chunk({}, "tool_calls")
-    )
+    found = parts_of(chunk({"content": "a"}), chunk(opened(0, "call_A", "f", '{"x":1}')), chunk({}, "tool_calls"))
     assert found == [Text("a"), ToolCall("call_A", "f", '{"x":1}')]
 
 
@@ -307,9 +299,7 @@ def test_custom_and_legacy_calls_and_thought_signatures() -> None:
         ([opened(0, "a", "f", "{")], "content_filter", "content_filter"),
     ],
 )
-def test_tool_use_is_decided_by_the_calls_that_were_seen(
-    deltas: list[dict[str, Any]], finish: str, kind: str
-) -> None:
+def test_tool_use_is_decided_by_the_calls_that_were_seen(deltas: list[dict[str, Any]], finish: str, kind: str) -> None:
     folder = told(events_of(stream_of([*map(chunk, deltas), chunk({}, finish)])))
     assert folder.answer().choices[0].stop.kind == kind
 
@@ -457,9 +447,7 @@ def test_perplexitys_sources_and_its_repeated_message() -> None:
             search_results=[{"url": "https://a", "title": "A"}],
         )
 
-    assert parts_of(one("x", "x"), one("y", "xy", "stop")) == [
-        Text("xy", (Citation("https://a", "A", origin=NAME),))
-    ]
+    assert parts_of(one("x", "x"), one("y", "xy", "stop")) == [Text("xy", (Citation("https://a", "A", origin=NAME),))]
 
 
 def test_generated_media() -> None:
@@ -639,10 +627,7 @@ def test_any_bytes_give_events_of_the_grammar(datas: list[bytes]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.binary(max_size=60)
-    | CHUNKS.map(lambda value: json.dumps(value).replace('"delta"', '"message"').encode())
-)
+@given(st.binary(max_size=60) | CHUNKS.map(lambda value: json.dumps(value).replace('"delta"', '"message"').encode()))
 def test_any_body_is_an_answer_or_a_fault(body: bytes) -> None:
     try:
         found = DIALECT.read_answer(body, READ)

@@ -63,9 +63,7 @@ LEGACY = Request(dialect=NAME, tools=(FunctionTool("f", legacy=True),))
 
 def answer(*parts: Part, stop: StopKind | Stop = "end", **fields: Any) -> Answer:
     ended = stop if isinstance(stop, Stop) else Stop(stop)
-    return Answer(
-        choices=(Choice(parts, ended),), **{"id": "chatcmpl-up", "model": "up", "created": 7, **fields}
-    )
+    return Answer(choices=(Choice(parts, ended),), **{"id": "chatcmpl-up", "model": "up", "created": 7, **fields})
 
 
 def body(given_answer: Answer, **context: Any) -> dict[str, Any]:
@@ -136,9 +134,7 @@ def test_finish_reasons(stop: StopKind, called: bool, expected: str) -> None:
     part: Part = ToolCall("c", "f", "{}") if called else Text("x")
     assert body(answer(part, stop=stop))["choices"][0]["finish_reason"] == expected
     reasons = [
-        one["choices"][0]["finish_reason"]
-        for one in chunks_in(streamed(answer(part, stop=stop)))
-        if one["choices"]
+        one["choices"][0]["finish_reason"] for one in chunks_in(streamed(answer(part, stop=stop))) if one["choices"]
     ]
     assert [reason for reason in reasons if reason] == [expected]
 
@@ -254,10 +250,7 @@ def test_annotations_of_several_texts_have_different_indexes() -> None:
     source = (Citation("https://a"),)
     raw = streamed(answer(Text("a", source), Thinking("t"), Text("b", source)))
     indexes = [
-        note["index"]
-        for one in chunks_in(raw)
-        for c in one["choices"]
-        for note in c["delta"].get("annotations", ())
+        note["index"] for one in chunks_in(raw) for c in one["choices"] for note in c["delta"].get("annotations", ())
     ]
     assert indexes == [0, 1]
 
@@ -268,11 +261,7 @@ def test_generated_media() -> None:
     assert whole["content"] is None
     assert whole["audio"] == joined["audio"] and whole["audio"]["transcript"] == "hi"
     whole, joined = both(answer(Media("image", data="iVBO", mime="image/png"), Text("x")))
-    assert (
-        whole["images"][0]["image_url"]
-        == joined["images"][0]["image_url"]
-        == {"url": "data:image/png;base64,iVBO"}
-    )
+    assert whole["images"][0]["image_url"] == joined["images"][0]["image_url"] == {"url": "data:image/png;base64,iVBO"}
 
 
 def test_custom_and_namespaced_calls_and_ids_that_are_too_long() -> None:
@@ -456,9 +445,7 @@ def event_streams(draw: st.DrawFn) -> list[Event]:
             choices.add(choice)
             count += 1
         elif kind == 3:
-            events.append(
-                draw(st.sampled_from([Heartbeat(), UsageSeen(Usage(input=3)), Note("gemini", "x", {})]))
-            )
+            events.append(draw(st.sampled_from([Heartbeat(), UsageSeen(Usage(input=3)), Note("gemini", "x", {})])))
         elif opened:
             number = sorted(opened)[pick % len(opened)]
             _grow(draw, events, opened, number, kind, text)
@@ -472,9 +459,7 @@ def event_streams(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def _grow(
-    draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], number: int, kind: int, text: str
-) -> None:
+def _grow(draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], number: int, kind: int, text: str) -> None:
     part = opened[number]
     if kind == 4 and text:
         part.add(text)
@@ -493,9 +478,7 @@ def _grow(
 
 @settings(max_examples=200, deadline=None)
 @given(event_streams(), st.booleans(), st.booleans(), st.booleans())
-def test_any_events_make_a_valid_stream(
-    events: list[Event], usage: bool, thinking: bool, legacy: bool
-) -> None:
+def test_any_events_make_a_valid_stream(events: list[Event], usage: bool, thinking: bool, legacy: bool) -> None:
     assert check_grammar(events) == []
     context: dict[str, Any] = {"include_usage": usage, "show_thinking": thinking}
     if legacy:
@@ -513,14 +496,10 @@ def test_a_stream_of_ours_is_read_as_what_was_written(events: list[Event]) -> No
         return
     before, after = told(events), told(events_of(emitted(events)))
     for kind in (Text, Refusal):
-        first = [
-            part.text for choice, part in before.parts_so_far() if isinstance(part, kind) and choice == 0
-        ]
+        first = [part.text for choice, part in before.parts_so_far() if isinstance(part, kind) and choice == 0]
         renumbered = min((choice for choice, _ in before.parts_so_far()), default=0)
         if renumbered == 0:
-            second = [
-                part.text for choice, part in after.parts_so_far() if isinstance(part, kind) and choice == 0
-            ]
+            second = [part.text for choice, part in after.parts_so_far() if isinstance(part, kind) and choice == 0]
             clean = "".join(first).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             assert "".join(second) == clean
 

@@ -92,9 +92,7 @@ def test_html_leaves_no_markup() -> None:
 
 
 def test_messages_are_short_and_hold_no_keys() -> None:
-    found = fault(
-        400, {"error": {"message": "key sk-abcdef123456 and Bearer abcdefghijkl are wrong " + "x" * 900}}
-    )
+    found = fault(400, {"error": {"message": "key sk-abcdef123456 and Bearer abcdefghijkl are wrong " + "x" * 900}})
     assert "abcdef" not in found.message and len(found.message) <= 500
 
 
@@ -200,9 +198,7 @@ def test_types_and_codes(given_fault: Fault, error_type: str, code: str | None) 
 
 
 def test_an_error_survives_the_way_through_this_dialect() -> None:
-    first = fault(
-        429, {"error": {"message": "slow", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}}
-    )
+    first = fault(429, {"error": {"message": "slow", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}})
     again = DIALECT.read_error(429, (), DIALECT.write_error(first))
     assert (again.kind, again.message, again.upstream_code) == ("rate_limit", "slow", "rate_limit_exceeded")
 

@@ -41,9 +41,7 @@ _STOPS = {"end": "stop", "stop_sequence": "stop"}
 class Understood:
     """What was read of one answer, in the words of the oracle."""
 
-    def __init__(
-        self, parts: list[Part], stop: Stop | None, usage: Usage | None, fault: Fault | None
-    ) -> None:
+    def __init__(self, parts: list[Part], stop: Stop | None, usage: Usage | None, fault: Fault | None) -> None:
         self.text = "".join(part.text for part in parts if isinstance(part, Text))
         self.thinking = "".join(part.text for part in parts if isinstance(part, Thinking))
         self.refusal = "".join(part.text for part in parts if isinstance(part, Refusal))
@@ -132,9 +130,7 @@ def test_the_relay_notices_of_a_recorded_stream_what_the_reader_reads(exchange: 
     for glance in seen:
         if glance.usage is not None:
             usage = glance.usage if usage is None else usage.merged(glance.usage)
-    assert any(glance.content for glance in seen) == bool(
-        found.text or found.thinking or found.refusal or found.calls
-    )
+    assert any(glance.content for glance in seen) == bool(found.text or found.thinking or found.refusal or found.calls)
     assert usage == found.usage
     broken = any(glance.failed for glance in seen) or glancer.close() is not None
     assert broken == (found.fault is not None)
@@ -207,9 +203,7 @@ def _plain_message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _target(model: str, stream: bool, usage: bool) -> Target:
-    return Target(
-        model=model, capabilities=Capabilities(resend_reasoning="always"), stream=stream, ask_usage=usage
-    )
+    return Target(model=model, capabilities=Capabilities(resend_reasoning="always"), stream=stream, ask_usage=usage)
 
 
 @pytest.mark.parametrize(("file", "body"), REQUESTS, ids=[file for file, _ in REQUESTS])

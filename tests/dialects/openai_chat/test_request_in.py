@@ -110,8 +110,7 @@ def test_an_impossible_combination_is_a_422(body: dict[str, Any]) -> None:
 
 def test_the_head_is_read_without_the_rest() -> None:
     head = DIALECT.read_head(
-        b'{"stream": true, "messages": [5], "model": "a:b", "user": "u", '
-        b'"stream_options": {"include_usage": true}}'
+        b'{"stream": true, "messages": [5], "model": "a:b", "user": "u", "stream_options": {"include_usage": true}}'
     )
     assert (head.model, head.stream, head.include_usage, head.user) == ("a:b", True, True, "u")
     assert DIALECT.read_head(b'{"messages": [5]}', path_model="deployment").model == "deployment"
@@ -320,9 +319,7 @@ def test_every_control_of_reasoning_is_understood(fields: dict[str, Any], expect
 
 
 def test_limits_stop_and_unknown_fields() -> None:
-    request = read(
-        body_of(max_tokens=50, max_completion_tokens=60, stop="x", prediction={"type": "content"}, top_k=4)
-    )
+    request = read(body_of(max_tokens=50, max_completion_tokens=60, stop="x", prediction={"type": "content"}, top_k=4))
     assert (request.max_output_tokens, request.stop, request.sampling.top_k) == (60, ("x",), 4)
     assert request.rest == {"prediction": {"type": "content"}}
 

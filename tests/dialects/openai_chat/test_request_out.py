@@ -64,9 +64,7 @@ def test_system_texts_stay_where_they_stand() -> None:
 
 
 def test_a_later_system_text_is_a_reminder_where_the_target_takes_one_system_message() -> None:
-    found = messages_of(
-        Message("system", (Text("A"),)), HI, Message("system", (Text("B"),)), mid_system=False
-    )
+    found = messages_of(Message("system", (Text("A"),)), HI, Message("system", (Text("B"),)), mid_system=False)
     assert found[2]["role"] == "user"
     assert found[2]["content"] == "<system-reminder>\nB\n</system-reminder>"
 
@@ -114,9 +112,7 @@ def test_results_follow_their_calls_in_call_order_wherever_they_stood() -> None:
 
 def test_a_missing_result_is_given_and_a_stray_one_becomes_text() -> None:
     out = written(
-        asked(
-            HI, assistant(ToolCall("a", "f", "{}")), user(ToolResult("zz", (Text("stray"),)), Text("go on"))
-        )
+        asked(HI, assistant(ToolCall("a", "f", "{}")), user(ToolResult("zz", (Text("stray"),)), Text("go on")))
     )
     found = out.body["messages"]
     assert found[2] == {"role": "tool", "tool_call_id": "a", "content": "Error: no result"}
@@ -209,9 +205,7 @@ def test_media_are_written_in_their_own_parts(part: Part, expected: dict[str, An
         (Media("document", data="JVBERi0=", mime="application/pdf"), {"documents": False}),
     ],
 )
-def test_media_that_cannot_be_taken_are_an_error_never_dropped(
-    part: Part, capabilities: dict[str, Any]
-) -> None:
+def test_media_that_cannot_be_taken_are_an_error_never_dropped(part: Part, capabilities: dict[str, Any]) -> None:
     with pytest.raises(FaultError) as raised:
         messages_of(user(part), **capabilities)
     assert raised.value.fault.status_code == 400
@@ -227,9 +221,7 @@ def test_what_only_another_dialect_knows_is_a_loss() -> None:
 
 
 def test_ids_are_mapped_only_where_the_target_demands_it_and_still_pair() -> None:
-    request = asked(
-        HI, assistant(ToolCall("functions.search:0", "f")), user(ToolResult("functions.search:0"))
-    )
+    request = asked(HI, assistant(ToolCall("functions.search:0", "f")), user(ToolResult("functions.search:0")))
     for model, pattern_length in (("gpt-4o", 64), ("mistral-large", 9)):
         found = written(request, model).body["messages"]
         made = found[1]["tool_calls"][0]["id"]
@@ -300,9 +292,7 @@ def test_a_thought_signature_goes_back_on_its_call() -> None:
     found = messages_of(HI, assistant(made), user(ToolResult("a")))[1]["tool_calls"][0]
     assert found["extra_content"] == {"google": {"thought_signature": "sig"}}
     foreign = ToolCall("a", "f", seal=Seal("gemini", "thought", "sig", "gemini/x"))
-    assert (
-        "extra_content" not in messages_of(HI, assistant(foreign), user(ToolResult("a")))[1]["tool_calls"][0]
-    )
+    assert "extra_content" not in messages_of(HI, assistant(foreign), user(ToolResult("a")))[1]["tool_calls"][0]
 
 
 def test_mistrals_thinking_goes_back_into_the_list() -> None:
@@ -453,9 +443,7 @@ def test_several_choices_are_copies_where_the_target_makes_one() -> None:
         ("qwen-plus", Reasoning("budget", budget=900), {"enable_thinking": True, "thinking_budget": 900}),
     ],
 )
-def test_reasoning_is_asked_for_in_the_targets_way(
-    model: str, reasoning: Reasoning, expected: dict[str, Any]
-) -> None:
+def test_reasoning_is_asked_for_in_the_targets_way(model: str, reasoning: Reasoning, expected: dict[str, Any]) -> None:
     body = written(asked(HI, reasoning=reasoning), model).body
     names = ("reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget")
     assert {name: body[name] for name in names if name in body} == expected
@@ -483,9 +471,7 @@ def test_output_formats() -> None:
 
 
 def test_cache_marks_are_spelled_as_the_target_knows_them() -> None:
-    request = asked(
-        user(Text("x", cache=CacheMark("5m")), Text("y")), tools=(FunctionTool("f", cache=CacheMark()),)
-    )
+    request = asked(user(Text("x", cache=CacheMark("5m")), Text("y")), tools=(FunctionTool("f", cache=CacheMark()),))
     plain = written(request)
     assert "cache" not in json.dumps(plain.body) and any("cache" in loss for loss in plain.losses)
     openai = written(request, "gpt-5.6").body

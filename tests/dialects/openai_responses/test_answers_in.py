@@ -86,11 +86,7 @@ def message(words: str, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("exchange", answers(), ids=str)
 def test_every_exchange_means_what_the_official_sdk_reads(exchange: Exchange) -> None:
     payload = exchange.response.payload
-    events = (
-        decode(payload)
-        if exchange.response.sse is not None
-        else list(unfold(DIALECT.read_answer(payload, READ)))
-    )
+    events = decode(payload) if exchange.response.sse is not None else list(unfold(DIALECT.read_answer(payload, READ)))
     assert check_grammar(events) == []
     folder = Folder()
     for event in events:
@@ -146,9 +142,7 @@ def test_start_carries_id_model_and_time_and_usage_comes_at_the_end() -> None:
 
 def test_life_signs_become_heartbeats() -> None:
     events = decode(
-        frames([CREATED, {"type": "response.in_progress", "response": {}}])
-        + b": ping\n\n"
-        + frames([completed()])
+        frames([CREATED, {"type": "response.in_progress", "response": {}}]) + b": ping\n\n" + frames([completed()])
     )
     assert [type(event) for event in events].count(Heartbeat) == 2
 
@@ -242,9 +236,7 @@ def test_parallel_calls_that_interleave_keep_their_arguments_apart() -> None:
 def test_a_call_without_deltas_gets_its_arguments_from_the_done_frame() -> None:
     call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "w", "arguments": ""}
     done = {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": '{"a":1}'}
-    events = decode(
-        frames([CREATED, item_added(call), done, item_done({**call, "arguments": '{"a":1}'}), completed()])
-    )
+    events = decode(frames([CREATED, item_added(call), done, item_done({**call, "arguments": '{"a":1}'}), completed()]))
     assert [part.arguments for part in parts_of(events) if isinstance(part, ToolCall)] == ['{"a":1}']
 
 
@@ -355,9 +347,7 @@ def test_citations_arrive_while_the_text_is_open_and_once() -> None:
 
 def test_log_probabilities_come_with_their_text() -> None:
     entry = {"token": "hi", "logprob": -0.5, "bytes": [104, 105], "top_logprobs": []}
-    events = decode(
-        frames([CREATED, item_added(message("")), text_delta("hi", logprobs=[entry]), completed()])
-    )
+    events = decode(frames([CREATED, item_added(message("")), text_delta("hi", logprobs=[entry]), completed()]))
     assert [event.tokens for event in events if isinstance(event, Logprobs)] == [(entry,)]
 
 
@@ -371,9 +361,7 @@ def test_server_tools_are_opaque_and_their_progress_are_notes() -> None:
     item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
     searching = {"type": "response.web_search_call.searching", "output_index": 0, "item_id": "ws_1"}
     events = decode(
-        frames(
-            [CREATED, item_added({**item, "status": "in_progress"}), searching, item_done(item), completed()]
-        )
+        frames([CREATED, item_added({**item, "status": "in_progress"}), searching, item_done(item), completed()])
     )
     assert [event.type for event in events if isinstance(event, Note)] == [
         "response.output_item.added",
@@ -395,9 +383,7 @@ def test_a_generated_image_is_there_for_other_protocols_too() -> None:
     assert media == Media("image", data="QUJD", mime="image/webp", origin="openai-responses")
 
 
-@pytest.mark.parametrize(
-    ("reason", "kind"), [("max_output_tokens", "length"), ("content_filter", "content_filter")]
-)
+@pytest.mark.parametrize(("reason", "kind"), [("max_output_tokens", "length"), ("content_filter", "content_filter")])
 def test_incomplete_wins_over_calls(reason: str, kind: str) -> None:
     call = {"type": "function_call", "call_id": "c", "name": "w", "arguments": '{"a'}
     end = completed(call, status="incomplete", incomplete_details={"reason": reason})
@@ -496,8 +482,7 @@ def test_split_characters_and_line_separators_survive() -> None:
 
 def test_lone_surrogates_become_replacement_characters() -> None:
     payload = (
-        frames([CREATED])
-        + b'data: {"type":"response.output_text.delta","output_index":0,"delta":"a\\ud800b"}\n\n'
+        frames([CREATED]) + b'data: {"type":"response.output_text.delta","output_index":0,"delta":"a\\ud800b"}\n\n'
     )
     assert [part.text for part in parts_of(decode(payload)) if isinstance(part, Text)] == ["a\ufffdb"]
 

@@ -69,9 +69,7 @@ OWN = Seal(NAME, "encrypted", "ENC", maker="openai/gpt", item_id="rs_1")
 
 
 def told(*parts: Part, stop: Stop | None = None, usage: Usage | None = None) -> list[Event]:
-    return list(
-        unfold(Answer(id="resp_1", model="m", choices=(Choice(parts, stop or Stop("end")),), usage=usage))
-    )
+    return list(unfold(Answer(id="resp_1", model="m", choices=(Choice(parts, stop or Stop("end")),), usage=usage)))
 
 
 def final(raw: bytes) -> dict[str, Any]:
@@ -165,9 +163,7 @@ def test_without_a_model_of_the_provider_the_requested_name_and_the_present_time
 def test_texts_that_follow_each_other_share_a_message_and_phases_do_not() -> None:
     output = final(written(told(Text("a"), Refusal("b"))))["output"]
     assert [[part["type"] for part in item["content"]] for item in output] == [["output_text", "refusal"]]
-    output = final(written(told(Text("a", item_id="msg_1", phase="commentary"), Text("b", item_id="msg_2"))))[
-        "output"
-    ]
+    output = final(written(told(Text("a", item_id="msg_1", phase="commentary"), Text("b", item_id="msg_2"))))["output"]
     assert [(item["id"], item.get("phase")) for item in output] == [("msg_1", "commentary"), ("msg_2", None)]
 
 
@@ -211,9 +207,7 @@ def test_interleaved_calls_are_numbered_by_appearance() -> None:
 
 def test_codex_finds_text_and_calls_in_the_done_items() -> None:
     raw = written(
-        told(
-            Text("hi"), ToolCall("c1", "f", '{"a":1}'), ToolCall("c2", "apply_patch", "raw\n", kind="custom")
-        )
+        told(Text("hi"), ToolCall("c1", "f", '{"a":1}'), ToolCall("c2", "apply_patch", "raw\n", kind="custom"))
     )
     done = [event["item"] for event in emitted(raw) if event["type"] == "response.output_item.done"]
     assert done[0]["content"][0]["text"] == "hi"
@@ -234,9 +228,7 @@ def test_custom_calls_stream_their_raw_text() -> None:
         End(),
     ]
     raw = written(events)
-    deltas = [
-        event["delta"] for event in emitted(raw) if event["type"] == "response.custom_tool_call_input.delta"
-    ]
+    deltas = [event["delta"] for event in emitted(raw) if event["type"] == "response.custom_tool_call_input.delta"]
     assert deltas == [patch[:5], patch[5:]]
     done = next(event for event in emitted(raw) if event["type"] == "response.custom_tool_call_input.done")
     assert done["input"] == patch
@@ -273,9 +265,7 @@ def test_a_call_that_was_cut_is_incomplete() -> None:
         ("content_filter", "incomplete", "content_filter"),
     ],
 )
-def test_stop_reasons_become_the_state_of_the_response(
-    kind: StopKind, terminal: str, reason: str | None
-) -> None:
+def test_stop_reasons_become_the_state_of_the_response(kind: StopKind, terminal: str, reason: str | None) -> None:
     raw = written(told(Text("x"), stop=Stop(kind)))
     assert types(raw)[-1] == f"response.{terminal}"
     response = final(raw)
@@ -332,9 +322,9 @@ def test_seals_that_the_client_does_not_want_are_there_for_the_store() -> None:
 
 def test_hidden_thinking_shows_no_text_but_keeps_its_seal() -> None:
     item = final(written(told(Thinking("secret", seal=OWN)), reply(show_thinking=False)))["output"]
-    assert [
-        (entry["summary"], entry["encrypted_content"]) for entry in item if entry["type"] == "reasoning"
-    ] == [([], "ENC")]
+    assert [(entry["summary"], entry["encrypted_content"]) for entry in item if entry["type"] == "reasoning"] == [
+        ([], "ENC")
+    ]
     assert final(written(told(Thinking("secret")), reply(show_thinking=False)))["output"] == []
 
 
@@ -457,9 +447,7 @@ def test_failures_end_the_stream_as_response_failed(fault: Fault, code: str, wor
     assert types(raw)[-2:] == ["response.output_text.delta", "response.failed"]
     response = final(raw)
     assert (
-        response["status"] == "failed"
-        and response["error"]["code"] == code
-        and words in response["error"]["message"]
+        response["status"] == "failed" and response["error"]["code"] == code and words in response["error"]["message"]
     )
     assert response["output"][0]["content"][0]["text"] == "Par"
 
@@ -481,9 +469,7 @@ def test_the_heartbeat_is_a_comment() -> None:
 
 
 def test_usage_has_integers_only_and_is_estimated_where_unknown() -> None:
-    known = final(written(told(Text("x"), usage=Usage(input=100, output=20, cache_read=80, reasoning=5))))[
-        "usage"
-    ]
+    known = final(written(told(Text("x"), usage=Usage(input=100, output=20, cache_read=80, reasoning=5))))["usage"]
     assert known == {
         "input_tokens": 100,
         "input_tokens_details": {"cached_tokens": 80, "cache_write_tokens": 0},
@@ -545,9 +531,7 @@ def test_the_response_repeats_the_request() -> None:
         "truncation", "metadata", "store", "user", "tool_choice",
     ):  # fmt: skip
         assert response[name] == body[name], name
-    assert response["text"]["verbosity"] == "low" and response["text"]["format"]["schema"] == {
-        "type": "object"
-    }
+    assert response["text"]["verbosity"] == "low" and response["text"]["format"]["schema"] == {"type": "object"}
     assert [tool["type"] for tool in response["tools"]] == ["function", "web_search", "namespace"]
     Response.model_validate(response)
 

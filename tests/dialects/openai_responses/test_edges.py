@@ -107,10 +107,7 @@ def test_html_leaves_no_markup() -> None:
 
 
 def test_long_upstream_texts_are_cut() -> None:
-    assert (
-        len(DIALECT.read_error(400, [], json.dumps({"error": {"message": "x" * 9000}}).encode()).message)
-        == 500
-    )
+    assert len(DIALECT.read_error(400, [], json.dumps({"error": {"message": "x" * 9000}}).encode()).message) == 500
 
 
 @pytest.mark.parametrize(
@@ -124,9 +121,7 @@ def test_long_upstream_texts_are_cut() -> None:
     ],
 )
 def test_waits_in_the_text_are_found(words: str, seconds: float | None) -> None:
-    assert (
-        DIALECT.read_error(429, [], json.dumps({"error": {"message": words}}).encode()).retry_after == seconds
-    )
+    assert DIALECT.read_error(429, [], json.dumps({"error": {"message": words}}).encode()).retry_after == seconds
 
 
 @pytest.mark.parametrize(
@@ -162,9 +157,7 @@ def test_waits_in_the_text_are_found(words: str, seconds: float | None) -> None:
             "upstream_error",
         ),
         (
-            Fault(
-                kind="bad_request", message="x", upstream_code="unsupported_parameter", origin="openai-chat"
-            ),
+            Fault(kind="bad_request", message="x", upstream_code="unsupported_parameter", origin="openai-chat"),
             "invalid_request_error",
             "unsupported_parameter",
             "invalid_request",
@@ -358,9 +351,7 @@ def test_input_items_are_paged_newest_first() -> None:
     first = json.loads(state.input_page(stored, limit=2))
     assert [item["content"][0]["text"] for item in first["data"]] == ["q4", "q3"] and first["has_more"]
     rest = json.loads(state.input_page(stored, after=first["last_id"], limit=100))
-    assert [item["content"][0]["text"] for item in rest["data"]] == ["q2", "q1", "q0"] and not rest[
-        "has_more"
-    ]
+    assert [item["content"][0]["text"] for item in rest["data"]] == ["q2", "q1", "q0"] and not rest["has_more"]
     assert json.loads(state.input_page(stored, order="asc"))["data"][0]["content"][0]["text"] == "q0"
     for wrong in ({"after": "nobody"}, {"order": "up"}, {"limit": 0}, {"limit": 101}):
         with pytest.raises(FaultError):
@@ -387,9 +378,7 @@ def test_model_lists() -> None:
         "max_output_tokens": 4,
     }
     assert json.loads(DIALECT.write_model(ModelInfo("a")))["id"] == "a"
-    rich = (
-        b'{"id":"a","owned_by":"o","created":1,"context_length":5,"top_provider":{"max_completion_tokens":2}}'
-    )
+    rich = b'{"id":"a","owned_by":"o","created":1,"context_length":5,"top_provider":{"max_completion_tokens":2}}'
     body = b'{"data":[%b,{"name":"b"},7]}' % rich
     assert DIALECT.read_models(body) == [
         ModelInfo("a", "o", created=1, context_window=5, max_output=2),

@@ -243,9 +243,7 @@ def test_messages_stand_in_for_input() -> None:
                 {
                     "role": "assistant",
                     "content": None,
-                    "tool_calls": [
-                        {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-                    ],
+                    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
                 },
                 {"role": "tool", "tool_call_id": "c", "content": "r"},
             ],
@@ -285,19 +283,14 @@ def test_fields_find_their_canonical_members_and_unknown_ones_are_kept() -> None
         "k",
     )
     assert (request.verbosity, request.sampling.top_logprobs, request.user) == ("low", 2, "u1")
-    assert request.rest["client_metadata"] == {"a": 1} and request.rest["reasoning"] == {
-        "context": "all_turns"
-    }
+    assert request.rest["client_metadata"] == {"a": 1} and request.rest["reasoning"] == {"context": "all_turns"}
 
 
 def test_structured_output_from_either_field() -> None:
     schema = {"type": "object"}
     wanted = ResponseFormat("schema", schema, name="n", strict=True)
     inner = {"name": "n", "schema": schema, "strict": True}
-    assert (
-        read({"model": "m", "input": "x", "text": {"format": {"type": "json_schema", **inner}}}).format
-        == wanted
-    )
+    assert read({"model": "m", "input": "x", "text": {"format": {"type": "json_schema", **inner}}}).format == wanted
     chat = {"type": "json_schema", "json_schema": inner}
     assert read({"model": "m", "input": "x", "response_format": chat}).format == wanted
 

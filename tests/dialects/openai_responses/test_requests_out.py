@@ -69,10 +69,7 @@ def test_leading_system_texts_are_instructions_and_later_ones_stay_where_they_ar
     assert body["instructions"] == "one\n\ntwo"
     assert [item["role"] for item in body["input"]] == ["user", "system", "user"]
     wrapped = write(foreign(user(), later, user()), mid_system=False)["input"][1]
-    assert (
-        wrapped["role"] == "user"
-        and wrapped["content"][0]["text"] == "<system-reminder>\nthree\n</system-reminder>"
-    )
+    assert wrapped["role"] == "user" and wrapped["content"][0]["text"] == "<system-reminder>\nthree\n</system-reminder>"
 
 
 def test_system_texts_alone_are_the_input() -> None:
@@ -128,9 +125,7 @@ def test_images_in_results_are_parts_of_the_output_or_follow_all_results() -> No
 
 def test_tools_always_say_strict_and_choices_are_translated() -> None:
     tools = (FunctionTool("f", "d", OBJECT), FunctionTool("g"), CustomTool("p"))
-    body = write(
-        foreign(user(), tools=tools, tool_choice=ToolChoice("named", ("p",)), parallel_tool_calls=False)
-    )
+    body = write(foreign(user(), tools=tools, tool_choice=ToolChoice("named", ("p",)), parallel_tool_calls=False))
     assert [tool.get("strict") for tool in body["tools"]] == [False, False, None]
     assert body["tools"][1]["parameters"]["type"] == "object"
     assert body["tool_choice"] == {"type": "custom", "name": "p"} and body["parallel_tool_calls"] is False
@@ -184,9 +179,7 @@ def test_custom_tools_are_native_or_functions_with_one_input() -> None:
 def test_long_names_are_mapped_everywhere_and_mapped_back() -> None:
     name = "n" * 90
     turns = (user(), Message("assistant", (ToolCall("c", name, "{}"),)), user(ToolResult("c")))
-    request = foreign(
-        *turns, tools=(FunctionTool(name, parameters=OBJECT),), tool_choice=ToolChoice("named", (name,))
-    )
+    request = foreign(*turns, tools=(FunctionTool(name, parameters=OBJECT),), tool_choice=ToolChoice("named", (name,)))
     outgoing = DIALECT.write_request(request, target())
     short = outgoing.body["tools"][0]["name"]
     assert len(short) <= 64 and outgoing.duties.names == {short: name}
@@ -222,9 +215,7 @@ def test_seals_go_to_their_maker_only() -> None:
 
 
 def test_limits_sampling_and_what_the_protocol_lacks() -> None:
-    sampling = Sampling(
-        temperature=0.5, top_p=0.9, top_k=5, seed=1, frequency_penalty=0.1, logit_bias={"1": 1.0}
-    )
+    sampling = Sampling(temperature=0.5, top_p=0.9, top_k=5, seed=1, frequency_penalty=0.1, logit_bias={"1": 1.0})
     request = foreign(user(), max_output_tokens=9, sampling=sampling, stop=("END",), n=3)
     outgoing = DIALECT.write_request(request, target("gpt-5.5"))
     assert outgoing.body["max_output_tokens"] == 16
@@ -280,9 +271,7 @@ def test_structured_output_is_text_format() -> None:
 def test_json_mode_says_json_in_the_input() -> None:
     body = write(foreign(Message("system", (Text("Answer as JSON"),)), user(), format=ResponseFormat("json")))
     assert (
-        body["text"] == {"format": {"type": "json_object"}}
-        and "instructions" not in body
-        and len(body["input"]) == 2
+        body["text"] == {"format": {"type": "json_object"}} and "instructions" not in body and len(body["input"]) == 2
     )
     assert "JSON" in write(foreign(user(), format=ResponseFormat("json")))["input"][0]["content"]
 
@@ -332,10 +321,7 @@ def test_assistant_texts_refusals_and_documents() -> None:
     )
     items = write(foreign(*turns))["input"]
     assert [part["type"] for part in items[0]["content"]] == ["input_file", "input_text", "input_file"]
-    assert (
-        items[0]["content"][0]["filename"] == "document.pdf"
-        and items[0]["content"][1]["text"] == "T\n\nplain"
-    )
+    assert items[0]["content"][0]["filename"] == "document.pdf" and items[0]["content"][1]["text"] == "T\n\nplain"
     assert (items[1]["content"], items[1]["phase"]) == ("a", "commentary")
     assert items[3]["content"] == [{"type": "refusal", "refusal": "no"}]
 

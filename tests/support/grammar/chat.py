@@ -122,18 +122,14 @@ class _ChatStream:
             self.problems.append(f"{where}: id, type or name repeated for call {index}")
 
     def ended(self, usage_asked: bool | None) -> list[str]:
-        problems = [
-            f"choice {index} has no finish_reason" for index in self.calls if index not in self.finished
-        ]
+        problems = [f"choice {index} has no finish_reason" for index in self.calls if index not in self.finished]
         if not self.calls:
             problems.append("no choice at all")
         if self.usage_chunks > 1:
             problems.append("more than one usage chunk")
         if usage_asked is not None and usage_asked != bool(self.usage_chunks):
             problems.append(
-                "a usage chunk without being asked"
-                if self.usage_chunks
-                else "the asked usage chunk is missing"
+                "a usage chunk without being asked" if self.usage_chunks else "the asked usage chunk is missing"
             )
         return problems
 
@@ -166,9 +162,7 @@ def check_chat_body(body: dict[str, Any]) -> list[str]:
         if not isinstance(message, dict) or message.get("role") != "assistant":
             problems.append(f"{where}.message is no assistant message")
             continue
-        if "content" not in message or not (
-            message["content"] is None or isinstance(message["content"], str)
-        ):
+        if "content" not in message or not (message["content"] is None or isinstance(message["content"], str)):
             problems.append(f"{where}.message.content is neither text nor null")
         if message.get("tool_calls") is not None and not message["tool_calls"]:
             problems.append(f"{where}.message.tool_calls is empty")

@@ -41,9 +41,7 @@ def check_messages_stream(frames: list[Frame]) -> list[str]:
     state = _MessagesStream()
     for number, (name, event) in enumerate(events):
         if name != event.get("type"):
-            state.problems.append(
-                f"event {number}: the event line {name!r} is not the type {event.get('type')!r}"
-            )
+            state.problems.append(f"event {number}: the event line {name!r} is not the type {event.get('type')!r}")
         state.feed(number, event)
     return problems + state.problems + state.ended()
 

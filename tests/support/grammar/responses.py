@@ -41,9 +41,7 @@ def check_responses_stream(frames: list[Frame]) -> list[str]:
     state = _ResponsesStream()
     for number, (name, event) in enumerate(events):
         if name != event.get("type"):
-            state.problems.append(
-                f"event {number}: the event line {name!r} is not the type {event.get('type')!r}"
-            )
+            state.problems.append(f"event {number}: the event line {name!r} is not the type {event.get('type')!r}")
         state.feed(number, event)
     return problems + state.problems + state.ended()
 
@@ -135,9 +133,7 @@ class _ResponsesStream:
         begun = self.open[index]
         for name in ("type", "id", "call_id", "name"):
             if begun.get(name) != item.get(name):
-                self.problems.append(
-                    f"{where}: {name} changed from {begun.get(name)!r} to {item.get(name)!r}"
-                )
+                self.problems.append(f"{where}: {name} changed from {begun.get(name)!r} to {item.get(name)!r}")
         self.done[index] = item
         for key, text in self.joined.items():
             if key[0] == index and text != _item_text(item, key[1], key[2]):

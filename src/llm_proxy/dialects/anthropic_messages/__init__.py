@@ -32,11 +32,12 @@ from llm_proxy.wire import json
 from llm_proxy.wire.json import Body
 
 
-class _StreamOnly(msgspec.Struct):
-    stream: bool | None = None
+class _Call(msgspec.Struct):
+    model: Any = None
+    stream: Any = None
 
 
-_decode_stream = msgspec.json.Decoder(_StreamOnly).decode
+_decode_call = msgspec.json.Decoder(_Call).decode
 
 
 class AnthropicMessages:
@@ -75,12 +76,12 @@ class AnthropicMessages:
         """Replaces `model`, and `stream` where the call differs from what the client asked; usage always
         comes by itself.
         """
-        body = json.replace_member(body, "model", json.encode(target.model))
-        try:
-            asked = bool(_decode_stream(body).stream)
-        except msgspec.MsgspecError:
-            asked = not target.stream
-        if asked != target.stream:
+        call = _decode_call(body)
+        if isinstance(call.model, str):
+            body = json.rename_model(body, call.model, target.model)
+        else:
+            body = json.replace_member(body, "model", json.encode(target.model))
+        if bool(call.stream) != target.stream:
             body = json.replace_member(body, "stream", json.encode(target.stream))
         return body
 

@@ -77,9 +77,7 @@ def _inputs_of(body: bytes, count: int) -> list[str | None]:
     return [*found, *[None] * (count - len(found))]
 
 
-def _read_content(
-    content: list[Any], inputs: list[str | None], identity: str, context: ReadContext
-) -> list[Part]:
+def _read_content(content: list[Any], inputs: list[str | None], identity: str, context: ReadContext) -> list[Part]:
     parts: list[Part] = []
     calls = 0
     for block, given in zip(content, inputs, strict=False):
@@ -112,9 +110,7 @@ def _read_text(block: dict[str, Any], context: ReadContext) -> list[Part]:
     return [Text(text, citations)]
 
 
-def _read_call(
-    block: dict[str, Any], given: str | None, identity: str, number: int, context: ReadContext
-) -> ToolCall:
+def _read_call(block: dict[str, Any], given: str | None, identity: str, number: int, context: ReadContext) -> ToolCall:
     call_id = wire.text_in(block.get("id"))
     value = block.get("input")
     if isinstance(value, str):

@@ -72,14 +72,8 @@ def write_part(part: Part, context: ReplyContext) -> Block | None:
         case Text(text=text, citations=citations):
             if not text and not citations:
                 return None
-            written = [
-                entry for citation in citations if (entry := wire.write_citation(citation)) is not None
-            ]
-            return (
-                {"type": "text", "text": text, "citations": written}
-                if written
-                else {"type": "text", "text": text}
-            )
+            written = [entry for citation in citations if (entry := wire.write_citation(citation)) is not None]
+            return {"type": "text", "text": text, "citations": written} if written else {"type": "text", "text": text}
         case Refusal(text=text):
             return {"type": "text", "text": text} if text else None
         case Thinking():
@@ -110,11 +104,7 @@ def sealed_block(seal: Seal | None, had_text: bool, context: ReplyContext) -> Bl
     if seal is None or not seal.value:
         return None
     if not wire.is_own(seal):
-        return (
-            {"type": "redacted_thinking", "data": context.packer.pack(seal)}
-            if context.sealed_wanted
-            else None
-        )
+        return {"type": "redacted_thinking", "data": context.packer.pack(seal)} if context.sealed_wanted else None
     if seal.kind == "redacted":
         return {"type": "redacted_thinking", "data": seal.value}
     # A signature is bound to its text: without it only a block that never had any can be sent back.
@@ -162,6 +152,5 @@ def media_text(part: Media) -> str:
     if part.url and not part.url.startswith("data:"):
         return f"![{part.title or part.kind}]({part.url})"
     return (
-        part.text
-        or f"[generated {part.kind}{f' ({part.mime})' if part.mime else ''}: this protocol cannot carry it]"
+        part.text or f"[generated {part.kind}{f' ({part.mime})' if part.mime else ''}: this protocol cannot carry it]"
     )

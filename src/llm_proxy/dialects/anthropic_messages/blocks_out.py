@@ -65,9 +65,7 @@ def _text(draft: Draft, part: Text) -> Block:
     block: Block = {"type": "text", "text": part.text}
     if part.citations:
         # A foreign citation has no place here: the index of the source belongs to the one who searched.
-        citations = [
-            entry.raw for entry in part.citations if entry.origin == wire.NAME and entry.raw is not None
-        ]
+        citations = [entry.raw for entry in part.citations if entry.origin == wire.NAME and entry.raw is not None]
         if citations:
             block["citations"] = citations
     return block | draft.cache(part.cache)
@@ -91,9 +89,7 @@ def _call(draft: Draft, part: ToolCall) -> Block:
     else:
         arguments = json.parse_arguments(part.arguments)
     if arguments is None:
-        draft.lose(
-            f"messages: the arguments of a call of {part.name} are no JSON object and were sent as text"
-        )
+        draft.lose(f"messages: the arguments of a call of {part.name} are no JSON object and were sent as text")
         arguments = {"_raw": part.arguments}
     block: Block = {
         "type": "tool_use",
@@ -172,9 +168,7 @@ def _search_result(draft: Draft, part: Media) -> Block:
 def _source(draft: Draft, part: Media) -> Block:
     if part.file_id:
         if part.origin != wire.NAME:
-            raise bad_request(
-                "messages: a file id of another provider cannot be read by this one", "messages"
-            )
+            raise bad_request("messages: a file id of another provider cannot be read by this one", "messages")
         return {"type": "file", "file_id": part.file_id}
     if part.url.startswith("data:"):
         mime, data = media_types.split_data_url(part.url, "messages")

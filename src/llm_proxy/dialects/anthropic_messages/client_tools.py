@@ -36,9 +36,7 @@ def _range(description: str) -> Schema:
     }
 
 
-_LINES = _range(
-    "For view: first and last line to show, counted from 1; -1 as the last means the end of the file."
-)
+_LINES = _range("For view: first and last line to show, counted from 1; -1 as the last means the end of the file.")
 _POINT = _range("Screen coordinate [x, y] in pixels.")
 
 
@@ -138,11 +136,7 @@ def _memory() -> Schema:
 
 def _screen(raw: dict[str, Any]) -> str:
     width, height = raw.get("display_width_px"), raw.get("display_height_px")
-    size = (
-        f" The screen is {width} by {height} pixels."
-        if isinstance(width, int) and isinstance(height, int)
-        else ""
-    )
+    size = f" The screen is {width} by {height} pixels." if isinstance(width, int) and isinstance(height, int) else ""
     return (
         "Uses a computer by mouse, keyboard and screenshots. Take a screenshot first and after every action "
         f"to see what happened; click at the centre of things.{size}"
@@ -156,9 +150,7 @@ def _computer(kind: str, raw: dict[str, Any]) -> Schema:
     ]  # fmt: skip
     properties = {
         "coordinate": _POINT,
-        "text": _text(
-            "For type: the text. For key: the keys, such as ctrl+s. For clicks: keys to hold down."
-        ),
+        "text": _text("For type: the text. For key: the keys, such as ctrl+s. For clicks: keys to hold down."),
     }
     if kind != "computer_20241022":
         actions += ["left_mouse_down", "left_mouse_up", "scroll", "hold_key", "wait", "triple_click"]
@@ -172,8 +164,6 @@ def _computer(kind: str, raw: dict[str, Any]) -> Schema:
     if raw.get("enable_zoom") is True:
         actions.append("zoom")
         region: Schema = {"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4}
-        properties["region"] = region | {
-            "description": "For zoom: the part of the screen as [x1, y1, x2, y2]."
-        }
+        properties["region"] = region | {"description": "For zoom: the part of the screen as [x1, y1, x2, y2]."}
     action: Schema = {"type": "string", "enum": actions, "description": "What to do."}
     return _object({"action": action, **properties}, ["action"])

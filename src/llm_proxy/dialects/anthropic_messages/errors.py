@@ -147,11 +147,7 @@ def _fault(status: int, message: str, kind_word: str, code: str, fields: dict[st
         kind = kind_of_status(status) if status >= 400 else "upstream"
     if status in (401, 403):
         kind = "upstream_auth"
-    if (
-        kind in ("bad_request", "too_large", "upstream")
-        and _TOO_LONG.search(message)
-        and status in (0, 400, 413, 422)
-    ):
+    if kind in ("bad_request", "too_large", "upstream") and _TOO_LONG.search(message) and status in (0, 400, 413, 422):
         kind = "context_length"
     if kind in ("upstream_auth", "context_length") or not 400 <= status < 600:
         status = 0

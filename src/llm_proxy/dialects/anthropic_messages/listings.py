@@ -59,12 +59,8 @@ def _read_model(entry: dict[str, Any]) -> ModelInfo:
         owner=wire.text_in(entry.get("owned_by")),
         display_name=wire.text_in(entry.get("display_name")),
         created=_seconds(entry.get("created_at")) or wire.count_in(entry.get("created")) or 0,
-        context_window=wire.count_in(entry.get("max_input_tokens"))
-        or wire.count_in(entry.get("context_window"))
-        or 0,
-        max_output=wire.count_in(entry.get("max_tokens"))
-        or wire.count_in(entry.get("max_output_tokens"))
-        or 0,
+        context_window=wire.count_in(entry.get("max_input_tokens")) or wire.count_in(entry.get("context_window")) or 0,
+        max_output=wire.count_in(entry.get("max_tokens")) or wire.count_in(entry.get("max_output_tokens")) or 0,
     )
 
 

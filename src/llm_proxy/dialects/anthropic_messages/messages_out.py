@@ -177,9 +177,7 @@ def _merged(draft: Draft, cleaned: list[_Turn]) -> list[_Turn]:
             after = next((other.role for other in cleaned[index + 1 :] if other.role != "system"), "")
             if not draft.capabilities.mid_system or not before or before == after:
                 if not draft.capabilities.mid_system:
-                    draft.lose(
-                        "messages: a system message inside the conversation was sent as a user's reminder"
-                    )
+                    draft.lose("messages: a system message inside the conversation was sent as a user's reminder")
                 role, parts = "user", [_reminder(part) for part in parts if isinstance(part, Text)]
         if turns and turns[-1].role == role:
             turns[-1].parts += parts
@@ -279,9 +277,7 @@ def _fresh(identity: str, used: set[str]) -> str:
 
 def _stray(draft: Draft, result: ToolResult) -> list[Part]:
     draft.lose("messages: a tool result without its call was sent as text")
-    heading = Text(
-        f"[result of a tool call that is not in this conversation: {result.name or result.call_id}]"
-    )
+    heading = Text(f"[result of a tool call that is not in this conversation: {result.name or result.call_id}]")
     return [heading, *(part for part in result.parts if not _is_blank(part))]
 
 
@@ -299,9 +295,7 @@ def ends_with_prefill(messages: list[Block]) -> bool:
     """Is the last message a beginning of the answer, as opposed to an unfinished turn of server tools?"""
     if not messages or messages[-1]["role"] != "assistant":
         return False
-    return all(
-        block["type"] in ("text", "thinking", "redacted_thinking") for block in messages[-1]["content"]
-    )
+    return all(block["type"] in ("text", "thinking", "redacted_thinking") for block in messages[-1]["content"])
 
 
 def trim_prefill(messages: list[Block]) -> None:
@@ -344,9 +338,7 @@ def limit_marks(draft: Draft, body: dict[str, Any], most: int = 4) -> None:
     conversation.
     """
     fixed = [block for block in [*body.get("tools", ()), *body.get("system", ())] if "cache_control" in block]
-    marked = [
-        block for message in body["messages"] for block in message["content"] if "cache_control" in block
-    ]
+    marked = [block for message in body["messages"] for block in message["content"] if "cache_control" in block]
     surplus = len(fixed) + len(marked) - most
     if surplus <= 0:
         return

@@ -51,9 +51,7 @@ _CAPABILITIES: tuple[tuple[str, str], ...] = (
 
 
 def _wrong(path: str, wanted: str, value: Any) -> FaultError:
-    return bad_request(
-        f"{path}: expected {wanted}, got {_KINDS.get(type(value), type(value).__name__)}", path
-    )
+    return bad_request(f"{path}: expected {wanted}, got {_KINDS.get(type(value), type(value).__name__)}", path)
 
 
 def _need(value: Any, kind: type, path: str) -> Any:

@@ -44,9 +44,7 @@ _UNKNOWN_SAMPLING = (
     "min_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias", "logprobs", "top_logprobs",
 )  # fmt: skip
 # What other protocols' clients send that needs no counterpart here.
-_HARMLESS_REST = frozenset(
-    ("stream_options", "background", "truncation", "client_metadata", "prompt_cache_retention")
-)
+_HARMLESS_REST = frozenset(("stream_options", "background", "truncation", "client_metadata", "prompt_cache_retention"))
 
 _COUNTED = (
     "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control",
@@ -213,9 +211,7 @@ def _write_effort(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) ->
         return
     accepted = draft.capabilities.efforts
     taken = (
-        "max"
-        if effort == "xhigh" and "max" in accepted and effort not in accepted
-        else clamp_effort(effort, accepted)
+        "max" if effort == "xhigh" and "max" in accepted and effort not in accepted else clamp_effort(effort, accepted)
     )
     if taken != effort:
         draft.lose(f"reasoning effort: {effort} became {taken}")
@@ -291,9 +287,7 @@ def _end_conversation(draft: Draft, body: dict[str, Any]) -> None:
     if not ends_with_prefill(messages):
         return
     if not draft.capabilities.prefill or thinks:
-        draft.lose(
-            f"messages: {draft.target.model} takes no beginning of the answer, it was asked to go on instead"
-        )
+        draft.lose(f"messages: {draft.target.model} takes no beginning of the answer, it was asked to go on instead")
         ask_to_go_on(messages)
 
 
@@ -303,9 +297,7 @@ def _end_conversation(draft: Draft, body: dict[str, Any]) -> None:
 def _write_sampling(draft: Draft, body: dict[str, Any]) -> None:
     sampling, capabilities = draft.request.sampling, draft.capabilities
     values: dict[str, float] = {
-        name: value
-        for name in ("temperature", "top_p", "top_k")
-        if (value := getattr(sampling, name)) is not None
+        name: value for name in ("temperature", "top_p", "top_k") if (value := getattr(sampling, name)) is not None
     }
     if draft.faithful:
         body.update(values)
@@ -420,9 +412,7 @@ def _names_a_file(messages: list[dict[str, Any]]) -> bool:
                 if not isinstance(entry, dict):
                     continue
                 source = entry.get("source")
-                if entry.get("type") == "container_upload" or (
-                    isinstance(source, dict) and "file_id" in source
-                ):
+                if entry.get("type") == "container_upload" or (isinstance(source, dict) and "file_id" in source):
                     return True
     return False
 

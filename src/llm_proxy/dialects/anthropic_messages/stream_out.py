@@ -44,8 +44,7 @@ from llm_proxy.wire.sse import named_frame
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _DELTA = (
-    b"event: content_block_delta\ndata: "
-    b'{"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
 )
 _STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _FIELDS = {"text": b"text", "thinking": b"thinking", "tool": b"partial_json", "custom": b"partial_json"}
@@ -226,9 +225,7 @@ class StreamWriter:
             self._writing = following
             part = self._parts[following]
             if part.kind in ("tool", "custom"):
-                self._open(
-                    part, call_block(part.skeleton) if isinstance(part.skeleton, ToolCall) else {}, out
-                )
+                self._open(part, call_block(part.skeleton) if isinstance(part.skeleton, ToolCall) else {}, out)
                 if part.kind == "custom":
                     self._json_delta(b'"{\\"input\\":\\""', out)
             waiting, part.waiting = part.waiting, []

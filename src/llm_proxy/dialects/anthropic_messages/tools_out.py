@@ -95,9 +95,7 @@ def _custom(draft: Draft, tool: CustomTool) -> Tool:
     form = tool.format or {}
     if form.get("type") == "grammar":
         text.append(f"It must follow this {form.get('syntax', '')} grammar:\n{form.get('definition', '')}")
-    return {"name": name, "description": "\n\n".join(text), "input_schema": _INPUT_SCHEMA} | draft.cache(
-        tool.cache
-    )
+    return {"name": name, "description": "\n\n".join(text), "input_schema": _INPUT_SCHEMA} | draft.cache(tool.cache)
 
 
 def _server(draft: Draft, tool: ServerTool) -> list[Tool]:
@@ -107,9 +105,7 @@ def _server(draft: Draft, tool: ServerTool) -> list[Tool]:
         draft.lose(f"tools: {tool.type} became {_WEB_SEARCH['type']} without its options")
         return [dict(_WEB_SEARCH)]
     if tool.capability in _CLIENT_RUN:
-        raise bad_request(
-            f"tools: {tool.type} exists only in {tool.origin}, not at {draft.target.model}", "tools"
-        )
+        raise bad_request(f"tools: {tool.type} exists only in {tool.origin}, not at {draft.target.model}", "tools")
     draft.lose(f"tools: {tool.type} exists only in {tool.origin} and was left out")
     return []
 
@@ -178,9 +174,7 @@ def write_format(draft: Draft, body: dict[str, Any], output: dict[str, Any]) -> 
         _force_json_tool(draft, body, schema)
     else:
         draft.lose("response_format: the schema is asked for by an instruction")
-        _instruct(
-            body, f"Answer with JSON that fits this schema and nothing else:\n{json.encode(schema).decode()}"
-        )
+        _instruct(body, f"Answer with JSON that fits this schema and nothing else:\n{json.encode(schema).decode()}")
 
 
 def _force_json_tool(draft: Draft, body: dict[str, Any], schema: dict[str, Any]) -> None:

@@ -140,9 +140,7 @@ def merge_usage(known: dict[str, Any], later: Any) -> dict[str, Any]:
     return known | {key: value for key, value in object_in(later).items() if value is not None}
 
 
-def write_usage(
-    usage: Usage | None, estimated_input: int, estimated_output: int, tier: str = ""
-) -> dict[str, Any]:
+def write_usage(usage: Usage | None, estimated_input: int, estimated_output: int, tier: str = "") -> dict[str, Any]:
     """A usage object. Agents size their context by it, so what the provider did not say is an estimate,
     never a zero.
     """
@@ -247,9 +245,7 @@ def plain_content(content: Any) -> str | None:
         return content
     if not isinstance(content, list):
         return None
-    texts = [
-        block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"
-    ]
+    texts = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
     if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
         return None
     return "\n\n".join(str(text) for text in texts)

@@ -135,9 +135,7 @@ class ChunkReader:
             self._broken += 1
             if self._broken <= _BROKEN_FRAMES:
                 return ()
-            return self._fail(
-                Fault(kind="upstream", message="the provider's stream holds frames that are not JSON")
-            )
+            return self._fail(Fault(kind="upstream", message="the provider's stream holds frames that are not JSON"))
         if not self._id and not self._started:
             self._id = "chunk-" + hashlib.sha1(data, usedforsecurity=False).hexdigest()[:16]
         try:
@@ -187,9 +185,7 @@ class ChunkReader:
             self._end_part(index, choice)
             self._cite_rest(index, choice)
         for index, choice in self._choices.items():
-            stop = read_stop(
-                "" if choice.reason in _UNSAID else choice.reason, choice.reason_text, choice.calls > 0
-            )
+            stop = read_stop("" if choice.reason in _UNSAID else choice.reason, choice.reason_text, choice.calls > 0)
             if choice.reason in _UNSAID and stop.kind == "unknown":
                 stop = Stop("end")
             if self._blocked is not None and stop.kind in ("end", "unknown"):
@@ -274,9 +270,7 @@ class ChunkReader:
             self._out.append(Note(NAME, "promptFeedback", feedback))
 
     def _candidate(self, raw: Object) -> None:
-        candidate = (
-            {camel(name): value for name, value in raw.items()} if any("_" in name for name in raw) else raw
-        )
+        candidate = {camel(name): value for name, value in raw.items()} if any("_" in name for name in raw) else raw
         index = integer(candidate.get("index")) or 0
         choice = self._choices.get(index)
         if choice is None:
@@ -299,9 +293,7 @@ class ChunkReader:
             choice.reason_text = message if isinstance(message, str) else ""
 
     def _extras(self, index: int, choice: _Choice, candidate: Object) -> None:
-        extras = {
-            name: value for name, value in candidate.items() if name not in _CARRIED and value is not None
-        }
+        extras = {name: value for name, value in candidate.items() if name not in _CARRIED and value is not None}
         for name in ("groundingMetadata", "citationMetadata"):
             if isinstance(extras.get(name), dict):
                 choice.grounding.append({name: extras[name]})
@@ -335,13 +327,9 @@ class ChunkReader:
         value = part[kind]
         if kind == "functionCall" and isinstance(value, dict):
             self._call(index, choice, {camel(name): member for name, member in value.items()}, signature)
-        elif (
-            kind in ("inlineData", "fileData") and isinstance(value, dict) and part.get("thought") is not True
-        ):
+        elif kind in ("inlineData", "fileData") and isinstance(value, dict) and part.get("thought") is not True:
             media = self._media(kind, {camel(name): member for name, member in value.items()})
-            self._whole(
-                index, choice, msgspec.structs.replace(media, seal=read_seal(signature, self._context.maker))
-            )
+            self._whole(index, choice, msgspec.structs.replace(media, seal=read_seal(signature, self._context.maker)))
         else:
             self._whole(index, choice, Opaque(NAME, kind, part, server_tool=server_tool_of(part)))
 
@@ -532,9 +520,7 @@ def read_answer(body: bytes, context: ReadContext) -> Answer:
     try:
         events = reader.body(chunks, hashlib.sha1(body, usedforsecurity=False).hexdigest()[:16])
     except RecursionError:
-        raise FaultError(
-            Fault(kind="upstream", message="the provider's answer is nested too deeply")
-        ) from None
+        raise FaultError(Fault(kind="upstream", message="the provider's answer is nested too deeply")) from None
     last = events[-1] if events else None
     if isinstance(last, Failed):
         fault = last.fault

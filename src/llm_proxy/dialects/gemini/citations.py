@@ -45,9 +45,7 @@ def _grounding(grounding: Object, offsets: Offsets, text: str) -> list[Citation]
                 used.add(index)
                 url, title = chunks[index]
                 out.append(Citation(url, title, start, end, cited, NAME))
-    out += [
-        Citation(url, title, origin=NAME) for index, (url, title) in enumerate(chunks) if index not in used
-    ]
+    out += [Citation(url, title, origin=NAME) for index, (url, title) in enumerate(chunks) if index not in used]
     return out
 
 
@@ -142,9 +140,7 @@ def _token(token: Object) -> Object:
 
 def write_logprobs(tokens: Sequence[Object]) -> Object:
     """Chat's token entries as `logprobsResult`."""
-    chosen = [
-        {"token": token.get("token", ""), "logProbability": token.get("logprob", 0.0)} for token in tokens
-    ]
+    chosen = [{"token": token.get("token", ""), "logProbability": token.get("logprob", 0.0)} for token in tokens]
     out: Object = {"chosenCandidates": chosen}
     if any(token.get("top_logprobs") for token in tokens):
         out["topCandidates"] = [

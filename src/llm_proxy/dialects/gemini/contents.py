@@ -96,9 +96,7 @@ class Contents:
 
     def _ordered(self, messages: tuple[Message, ...]) -> list[Object]:
         placed = tuple(
-            Message("user", (Text(_reminder(message)),))
-            if message.role in ("system", "developer")
-            else message
+            Message("user", (Text(_reminder(message)),)) if message.role in ("system", "developer") else message
             for message in messages
         )
         merged = merge_turns(placed)
@@ -152,11 +150,7 @@ class Contents:
 
     def _response(self, result: ToolResult, inside: bool) -> tuple[Object, list[Object]]:
         call = self._calls.get(result.call_id)
-        name = (
-            self._tools.name(call.name, call.namespace)
-            if call
-            else self._tools.name(result.name or "unknown")
-        )
+        name = self._tools.name(call.name, call.namespace) if call else self._tools.name(result.name or "unknown")
         response: Object = {}
         if call is not None and self._sends_id(call):
             response["id"] = call_id(call.id)
@@ -265,9 +259,7 @@ class Contents:
         if level and (self._own or self._capabilities.thinking == "level"):
             part["mediaResolution"] = {"level": level}
         elif level:
-            self._lose(
-                f"image detail {media.detail}: {self._target.model} takes it for the whole request only"
-            )
+            self._lose(f"image detail {media.detail}: {self._target.model} takes it for the whole request only")
         part.update(self._signature(media.seal))
         if media.name and self._own:
             next(iter(part.values()))["displayName"] = media.name
@@ -278,11 +270,7 @@ class Contents:
             return media.mime
         if media.kind in ("image", "document"):
             return sniffed(media.data, media.mime or _BY_KIND[media.kind])
-        return (
-            media.mime
-            if media.mime.lower().startswith("audio/l16")
-            else normal(media.mime or _BY_KIND[media.kind])
-        )
+        return media.mime if media.mime.lower().startswith("audio/l16") else normal(media.mime or _BY_KIND[media.kind])
 
     def _by_address(self, media: Media) -> Object:
         if media.file_id:

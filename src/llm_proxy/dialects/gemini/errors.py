@@ -86,11 +86,7 @@ def fault_of_error(error: Any, status: int, raw: bytes) -> Fault:
     if not isinstance(error, dict):
         return _fault(status, error if isinstance(error, str) else "", "", None, raw)
     message: Any = next(
-        (
-            error[name]
-            for name in ("message", "detail", "msg", "error_description")
-            if isinstance(error.get(name), str)
-        ),
+        (error[name] for name in ("message", "detail", "msg", "error_description") if isinstance(error.get(name), str)),
         "",
     )
     word = error.get("status")
@@ -109,8 +105,7 @@ def _fault(status: int, message: str, word: str, details: Any, raw: bytes) -> Fa
         own_status = 400
     return Fault(
         kind=kind,
-        message=message
-        or f"the provider answered with status {status or 'of an error'} and said nothing else",
+        message=message or f"the provider answered with status {status or 'of an error'} and said nothing else",
         status=own_status,
         retry_after=_retry(details, message),
         upstream_type=word,

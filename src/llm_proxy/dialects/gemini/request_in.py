@@ -97,9 +97,7 @@ class _RequestReader:
         model = path_model or (body_model if isinstance(body_model, str) else "")
         if "contents" not in fields:
             raise bad_request("contents: this field is required", "contents")
-        messages = self._system(fields.pop("systemInstruction", None)) + self._contents(
-            fields.pop("contents")
-        )
+        messages = self._system(fields.pop("systemInstruction", None)) + self._contents(fields.pop("contents"))
         tools = self._tools(fields.pop("tools", None))
         choice, tool_config = self._tool_config(fields.pop("toolConfig", None))
         config = self._spelling.members(fields.pop("generationConfig", None) or {}, "generationConfig")
@@ -177,8 +175,7 @@ class _RequestReader:
         if not isinstance(value, list):
             raise wrong_type(path, "a list", value)
         return tuple(
-            self._part(part, f"{path}[{number}]", f"{index}.{number}", role)
-            for number, part in enumerate(value)
+            self._part(part, f"{path}[{number}]", f"{index}.{number}", role) for number, part in enumerate(value)
         )
 
     def _part(self, value: Any, path: str, place: str, role: Role) -> Part:
@@ -289,9 +286,7 @@ class _RequestReader:
                 if name == "functionDeclarations":
                     tools += self._functions(member, f"tools[{index}].functionDeclarations")
                 else:
-                    tools.append(
-                        ServerTool(NAME, name, {name: member}, capability=CAPABILITIES.get(name, ""))
-                    )
+                    tools.append(ServerTool(NAME, name, {name: member}, capability=CAPABILITIES.get(name, "")))
         return tuple(tools)
 
     def _functions(self, value: Any, path: str) -> list[FunctionTool]:
@@ -322,9 +317,7 @@ class _RequestReader:
             config.pop("functionCallingConfig", None) or {}, "toolConfig.functionCallingConfig"
         )
         mode = _text(calling.get("mode", ""), "toolConfig.functionCallingConfig.mode").upper()
-        names = _texts(
-            calling.get("allowedFunctionNames"), "toolConfig.functionCallingConfig.allowedFunctionNames"
-        )
+        names = _texts(calling.get("allowedFunctionNames"), "toolConfig.functionCallingConfig.allowedFunctionNames")
         choice: ToolChoice | None = None
         match mode:
             case "AUTO" | "VALIDATED":

@@ -21,9 +21,7 @@ from llm_proxy.wire import json as wire_json
 _INT32 = 2**31
 _COUNTED = ("contents", "systemInstruction", "tools", "toolConfig", "cachedContent")
 # Fields of other protocols without effect on the answer: nobody misses them.
-_NO_LOSS = frozenset(
-    ("stream_options", "store", "prompt_cache_key", "safety_identifier", "service_tier", "background")
-)
+_NO_LOSS = frozenset(("stream_options", "store", "prompt_cache_key", "safety_identifier", "service_tier", "background"))
 
 
 def write_request(request: Request, target: Target) -> Outgoing:
@@ -252,9 +250,7 @@ class _Writer:
             effort = effort_of(reasoning)
             if effort is not None:
                 if effort == "none":
-                    self.lose(
-                        f"reasoning: {self._target.model} cannot switch it off, the lowest level was taken"
-                    )
+                    self.lose(f"reasoning: {self._target.model} cannot switch it off, the lowest level was taken")
                 config["thinkingLevel"] = clamp_effort(effort, capabilities.efforts).upper()
             return config
         budget = budget_of(reasoning, gemini=True, maximum=capabilities.max_thinking_budget)

@@ -97,15 +97,11 @@ class Tools:
         description = tool.description
         if tool.format and tool.format.get("type") not in (None, "text"):
             grammar = tool.format.get("definition") or wire_json.encode(tool.format).decode()
-            description += (
-                f"\n\nThe input must follow this {tool.format.get('syntax', '')} grammar:\n{grammar}"
-            )
+            description += f"\n\nThe input must follow this {tool.format.get('syntax', '')} grammar:\n{grammar}"
             self._lose(f"tool {tool.name}: its grammar is told, not enforced")
         schema = {
             "type": "object",
-            "properties": {
-                "input": {"type": "string", "description": "The whole input of the tool, as plain text."}
-            },
+            "properties": {"input": {"type": "string", "description": "The whole input of the tool, as plain text."}},
             "required": ["input"],
         }
         name = self.name(tool.name, tool.namespace)
@@ -158,9 +154,7 @@ class Tools:
         names = [self._choice_name(name) for name in choice.names]
         if not self._own:
             declared = {
-                self.name(tool.name, tool.namespace)
-                for tool in self._request.tools
-                if not isinstance(tool, ServerTool)
+                self.name(tool.name, tool.namespace) for tool in self._request.tools if not isinstance(tool, ServerTool)
             }
             names = [name for name in names if name in declared]
         match choice.mode:

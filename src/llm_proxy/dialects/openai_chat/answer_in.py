@@ -325,9 +325,7 @@ class _Choice:
             self._open("details", Thinking(summary=entry.get("type") == "reasoning.summary"), out)
             self._entry, self._entry_key = {}, key
         self._entry.update(
-            (name, value)
-            for name, value in entry.items()
-            if name not in ("text", "summary") and value is not None
+            (name, value) for name, value in entry.items() if name not in ("text", "summary") and value is not None
         )
         text = entry_text(entry)
         if text:
@@ -424,9 +422,7 @@ class _Choice:
         extra = entry.get("extra_content")
         google = extra.get("google") if type(extra) is dict else None
         value = google.get("thought_signature") if type(google) is dict else None
-        return (
-            Seal(NAME, "thought", value, self.decoder.context.maker) if type(value) is str and value else None
-        )
+        return Seal(NAME, "thought", value, self.decoder.context.maker) if type(value) is str and value else None
 
     def _take_legacy(self, raw: dict[str, Any], out: list[Event]) -> None:
         call = self.calls.setdefault("function_call", _Call(legacy=True))

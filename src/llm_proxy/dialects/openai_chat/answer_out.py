@@ -56,9 +56,7 @@ def answer_id(given: str, context: ReplyContext) -> str:
 def is_legacy(context: ReplyContext) -> bool:
     """Did the client send `functions`? Then it reads `function_call`."""
     request = context.request
-    return request is not None and any(
-        isinstance(tool, FunctionTool) and tool.legacy for tool in request.tools
-    )
+    return request is not None and any(isinstance(tool, FunctionTool) and tool.legacy for tool in request.tools)
 
 
 def finish_reason(stop: Stop, called: bool, legacy: bool) -> str:
@@ -196,8 +194,7 @@ def _choice(choice: Choice, index: int, context: ReplyContext) -> dict[str, Any]
         message["function_call"] = {"name": first.name or "unknown", "arguments": first.arguments or "{}"}
     elif calls:
         message["tool_calls"] = [
-            written_call(call, call.arguments or ("" if call.kind == "custom" else "{}"), context)
-            for call in calls
+            written_call(call, call.arguments or ("" if call.kind == "custom" else "{}"), context) for call in calls
         ]
     return {
         "index": index,
@@ -218,9 +215,7 @@ def _message(choice: Choice, context: ReplyContext) -> dict[str, Any]:
             annotations += [entry for entry in found if entry is not None]
             texts.append(part.text)
             before += len(part.text)
-    refusal = "".join(part.text for part in choice.parts if isinstance(part, Refusal)) or refusal_text(
-        choice.stop
-    )
+    refusal = "".join(part.text for part in choice.parts if isinstance(part, Refusal)) or refusal_text(choice.stop)
     media = [part for part in choice.parts if isinstance(part, Media)]
     audio = next((part for part in media if part.kind == "audio"), None)
     images = [image_object(part) for part in media if part.kind == "image"]

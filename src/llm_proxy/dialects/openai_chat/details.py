@@ -69,9 +69,7 @@ def entry_seal(entry: dict[str, Any], maker: str) -> Seal:
 
 
 def thinking_part(entry: dict[str, Any], maker: str) -> Thinking:
-    return Thinking(
-        entry_text(entry), summary=entry.get("type") == "reasoning.summary", seal=entry_seal(entry, maker)
-    )
+    return Thinking(entry_text(entry), summary=entry.get("type") == "reasoning.summary", seal=entry_seal(entry, maker))
 
 
 def is_listed(seal: Seal | None) -> bool:

@@ -62,9 +62,7 @@ _QUOTA = re.compile(
     r"|out of credits?|credit balance|no credits",
     re.IGNORECASE,
 )
-_OVERLOADED = re.compile(
-    r"overloaded|over capacity|at capacity|server is busy|temporarily unavailable", re.IGNORECASE
-)
+_OVERLOADED = re.compile(r"overloaded|over capacity|at capacity|server is busy|temporarily unavailable", re.IGNORECASE)
 _LIMITED = re.compile(r"rate[ _-]?limit|too many requests|rate limited", re.IGNORECASE)
 _RETRY = re.compile(
     r"(?:try again|retry|resets?|wait)[a-z ]{0,24}?(?:in|after|for)?\s*"
@@ -166,11 +164,7 @@ def _loads(body: bytes) -> Any:
 def _unreadable(status: int, body: bytes) -> Fault:
     """HTML and other text instead of JSON: its title or its words, without markup."""
     title = _TITLE.search(body[:4096])
-    text = (
-        title[1].decode("utf-8", "replace")
-        if title
-        else _TAG.sub(" ", body[:2048].decode("utf-8", "replace"))
-    )
+    text = title[1].decode("utf-8", "replace") if title else _TAG.sub(" ", body[:2048].decode("utf-8", "replace"))
     text = " ".join(text.split())[:200]
     inside = status < 400
     kind: FaultKind = "upstream" if inside else _kind(status, "", "", text)
@@ -251,11 +245,7 @@ def _kind(status: int, kind_word: str, code: str, message: str) -> FaultKind:
     words = f"{kind_word} {code}".lower()
     if status in (0, 400, 413, 422, 500) and ("context_length" in words or _CONTEXT.search(message)):
         return "context_length"
-    if (
-        "insufficient_quota" in words
-        or "billing" in words
-        or (status in (0, 402, 429) and _QUOTA.search(message))
-    ):
+    if "insufficient_quota" in words or "billing" in words or (status in (0, 402, 429) and _QUOTA.search(message)):
         return "billing"
     if status in (401, 403) or "invalid_api_key" in words or "authentication" in words:
         return "upstream_auth"

@@ -162,12 +162,7 @@ def _is_usage_chunk(frame: Frame) -> bool:
     if data is None or data.find(b'"delta"') >= 0 or data.find(b'"usage"') < 0:
         return False
     chunk = loads(data)
-    return (
-        type(chunk) is dict
-        and chunk.get("choices") == []
-        and bool(chunk.get("usage"))
-        and not chunk.get("error")
-    )
+    return type(chunk) is dict and chunk.get("choices") == [] and bool(chunk.get("usage")) and not chunk.get("error")
 
 
 def _speaks(choice: dict[str, Any]) -> bool:

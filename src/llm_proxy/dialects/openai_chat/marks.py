@@ -35,9 +35,7 @@ def write_mark(mark: CacheMark | None, own: bool, capabilities: Capabilities) ->
         return {}
     as_breakpoint = mark.ttl in _BREAKPOINT_TTLS if own else capabilities.cache_form == "breakpoint"
     if as_breakpoint:
-        return {
-            "prompt_cache_breakpoint": {"mode": "explicit", "ttl": _TO_BREAKPOINT.get(mark.ttl, mark.ttl)}
-        }
+        return {"prompt_cache_breakpoint": {"mode": "explicit", "ttl": _TO_BREAKPOINT.get(mark.ttl, mark.ttl)}}
     if mark.ttl and (own or (capabilities.cache_ttl and mark.ttl in ("5m", "1h"))):
         return {"cache_control": {"type": "ephemeral", "ttl": mark.ttl}}
     return {"cache_control": {"type": "ephemeral"}}

@@ -87,11 +87,7 @@ class _Reader:
         path = fields.at("content")
         if value is None:
             if needed:
-                raise (
-                    missing(path)
-                    if "content" not in fields.raw
-                    else wrong_type(path, "a string or a list", None)
-                )
+                raise (missing(path) if "content" not in fields.raw else wrong_type(path, "a string or a list", None))
             return []
         if isinstance(value, str):
             return [Text(value)]
@@ -142,9 +138,7 @@ class _Reader:
             custom = fields.object("custom")
             if custom is None:
                 raise missing(fields.at("custom"))
-            return ToolCall(
-                call_id, custom.needed_text("name"), custom.text("input"), kind="custom", seal=seal
-            )
+            return ToolCall(call_id, custom.needed_text("name"), custom.text("input"), kind="custom", seal=seal)
         function = fields.object("function")
         if function is None:
             raise missing(fields.at("function"))
@@ -162,9 +156,7 @@ class _Reader:
         if not call_id:
             if not self.open:
                 raise missing(fields.at("tool_call_id"))
-            call_id = self.open[
-                0
-            ].id  # some clients leave the id out; results then come in the order of the calls
+            call_id = self.open[0].id  # some clients leave the id out; results then come in the order of the calls
         call = self.calls.get(call_id)
         if call is None:
             path = fields.at("tool_call_id")
@@ -174,9 +166,7 @@ class _Reader:
     def legacy_result(self, fields: Fields) -> ToolResult:
         name = fields.needed_text("name")
         call = next((call for call in self.open if call.legacy and call.name == name), None)
-        call = call or next(
-            (call for call in reversed(self.calls.values()) if call.legacy and call.name == name), None
-        )
+        call = call or next((call for call in reversed(self.calls.values()) if call.legacy and call.name == name), None)
         if call is None:
             path = fields.at("name")
             raise unprocessable(f"{path}: no earlier message calls this function", path)

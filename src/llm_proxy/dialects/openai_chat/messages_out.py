@@ -56,10 +56,7 @@ class MessageWriter:
         self._names = names
         self._own = request.dialect == NAME
         self._calls = {
-            part.id: part
-            for message in request.messages
-            for part in message.parts
-            if isinstance(part, ToolCall)
+            part.id: part for message in request.messages for part in message.parts if isinstance(part, ToolCall)
         }
         self.losses: dict[str, None] = {}
 
@@ -94,9 +91,7 @@ class MessageWriter:
     def _assistant_turn(self, message: Message, last: bool) -> list[dict[str, Any]]:
         parts = tuple(part for part in message.parts if not (isinstance(part, Text) and not part.text))
         written = self._assistant(message, parts)
-        said = written.get("content") or any(
-            name in written for name in ("tool_calls", "refusal", "function_call")
-        )
+        said = written.get("content") or any(name in written for name in ("tool_calls", "refusal", "function_call"))
         if not said and not last:
             return []
         return [written]
@@ -222,10 +217,7 @@ class MessageWriter:
 
     def _stands_in_content(self, part: Part) -> bool:
         return (
-            isinstance(part, Thinking)
-            and part.seal is not None
-            and is_listed(part.seal)
-            and self._may_send(part.seal)
+            isinstance(part, Thinking) and part.seal is not None and is_listed(part.seal) and self._may_send(part.seal)
         )
 
     def _write_thinking(self, out: dict[str, Any], thoughts: list[Thinking], calling: bool) -> None:

@@ -336,9 +336,7 @@ def read_choice(fields: Fields) -> ToolChoice | None:
     kind = given.text("type") or "function"
     if kind == "allowed_tools":
         allowed = given.object("allowed_tools") or given
-        names = tuple(
-            _chosen_name(tool, tool.text("type") or "function") for tool in allowed.objects("tools")
-        )
+        names = tuple(_chosen_name(tool, tool.text("type") or "function") for tool in allowed.objects("tools"))
         return ToolChoice("required" if allowed.text("mode") == "required" else "auto", names)
     return ToolChoice("named", (_chosen_name(given, kind),))
 

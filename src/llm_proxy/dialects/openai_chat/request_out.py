@@ -41,7 +41,7 @@ from llm_proxy.dialects.openai_chat.request_in import (
 )
 from llm_proxy.dialects.tool_schemas import for_openai, from_openapi
 from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import encode, rewrite
+from llm_proxy.wire.json import encode, rename_model, rewrite
 
 _TIERS = {
     "auto": "auto",
@@ -68,6 +68,7 @@ _FORMAT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class _Call(msgspec.Struct):
+    model: Any = None
     stream: Any = None
     stream_options: Any = None
 
@@ -92,6 +93,9 @@ def retarget(body: bytes, target: Target) -> bytes:
             new["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         elif target.stream and options is not None:
             new["stream_options"] = options
+        same_options = old.get("stream_options") == new.get("stream_options")
+        if isinstance(call.model, str) and same_options and "stream" not in new:
+            return rename_model(body, call.model, target.model)
         return rewrite(body, old, new)
     except JsonFault as fault:
         raise refused(fault) from None
@@ -202,9 +206,7 @@ class _Writer:
                 self.body["web_search_options"] = {}
                 return None
             case ServerTool(origin="anthropic-messages") if not self._dispensable(tool):
-                raise bad_request(
-                    f"tools: a tool of type {tool.type} is not available at this target", "tools"
-                )
+                raise bad_request(f"tools: a tool of type {tool.type} is not available at this target", "tools")
             case _:
                 self.lose(f"tools: {tool.type} is known to {tool.origin} only")
                 return None
@@ -270,9 +272,7 @@ class _Writer:
             return ToolChoice("auto", choice.names if self.can.allowed_tools else ())
         if not self.can.forced_with_thinking and self._reasons():
             if not self.can.thinking_off:
-                self.lose(
-                    f"tool_choice: {self.target.model} cannot be forced to call a tool while it reasons"
-                )
+                self.lose(f"tool_choice: {self.target.model} cannot be forced to call a tool while it reasons")
                 return ToolChoice("auto")
             self.lose("reasoning: switched off, because a tool call is forced")
             self.reasoning = Reasoning("off")
@@ -377,20 +377,14 @@ class _Writer:
             if value is None:
                 continue
             if closed and name in _NOT_WHILE_REASONING:
-                self.lose(
-                    f"{name}: not supported by {self.target.model}" + (" while it reasons" if reasons else "")
-                )
+                self.lose(f"{name}: not supported by {self.target.model}" + (" while it reasons" if reasons else ""))
             elif (not self.can.logprobs and name in ("logprobs", "top_logprobs")) or (
                 not self.can.penalties and name.endswith("_penalty")
             ):
                 self.lose(f"{name}: not supported by {self.target.model}")
             else:
                 self.body[name] = value
-        if (
-            self.can.sampling == "one"
-            and "temperature" in self.body
-            and self.body.pop("top_p", None) is not None
-        ):
+        if self.can.sampling == "one" and "temperature" in self.body and self.body.pop("top_p", None) is not None:
             self.lose(f"top_p: {self.target.model} does not take it beside temperature")
         for name in ("top_k", "min_p"):
             value = getattr(sampling, name)
@@ -491,9 +485,7 @@ class _Writer:
             self.lose("safety settings: not supported by OpenAI Chat")
         if request.previous_id:
             self.lose("previous_response_id: not supported by OpenAI Chat")
-        marked = [
-            part for message in request.messages for part in message.parts if getattr(part, "cache", None)
-        ]
+        marked = [part for message in request.messages for part in message.parts if getattr(part, "cache", None)]
         if marked and not self.can.cache_marks:
             self.lose(f"cache marks: not supported by {self.target.model}")
         for name in request.rest:
@@ -505,9 +497,7 @@ class _Writer:
             return
         known = [word for word in wanted if word in ("text", "audio")]
         if len(known) < len(wanted) or (self.request.audio is None and "audio" in known):
-            self.lose(
-                "modalities: generated images, or audio without a voice, are not supported by OpenAI Chat"
-            )
+            self.lose("modalities: generated images, or audio without a voice, are not supported by OpenAI Chat")
             return
         self.body["modalities"] = known
         self.body["audio"] = self.request.audio
@@ -555,9 +545,7 @@ def _wrapped(name: str, tool: CustomTool) -> dict[str, Any]:
     notes = [tool.description] if tool.description else []
     form = tool.format or {}
     if form.get("type") == "grammar":
-        notes.append(
-            f"The input is free text in this {form.get('syntax', '')} grammar:\n{form.get('definition', '')}"
-        )
+        notes.append(f"The input is free text in this {form.get('syntax', '')} grammar:\n{form.get('definition', '')}")
     else:
         notes.append("The input is free text.")
     prop = {"type": "string", "description": "The whole input of the tool, as plain text."}

@@ -263,9 +263,7 @@ class ChatStreamWriter:
             self._around(part, b'{"function_call":{"arguments":', b"}}")
             return
         out.append(
-            self._chunk(
-                choice, encode({"tool_calls": [{"index": index, **written_call(call, "", self._context)}]})
-            )
+            self._chunk(choice, encode({"tool_calls": [{"index": index, **written_call(call, "", self._context)}]}))
         )
         member = b'"custom":{"input":' if call.kind == "custom" else b'"function":{"arguments":'
         self._around(part, b'{"tool_calls":[{"index":%d,%b' % (index, member), b"}}]}")

@@ -100,9 +100,7 @@ def write_usage(usage: Usage | None, estimated_input: int, characters: int) -> d
     characters sent.
     """
     if usage is None:
-        usage = Usage(
-            input=estimated_input, output=-(-characters // _CHARACTERS_PER_TOKEN), source="estimated"
-        )
+        usage = Usage(input=estimated_input, output=-(-characters // _CHARACTERS_PER_TOKEN), source="estimated")
     raw = usage.raw if usage.origin == NAME and usage.raw is not None else {}
     entered = estimated_input if usage.input is None else usage.input
     left = usage.output or 0

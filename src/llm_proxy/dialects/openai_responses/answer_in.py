@@ -180,9 +180,7 @@ class ItemDecoder:
             key = text(event.get("item_id")) or text(item.get("id")) or f"item {len(self._items)}"
         state = self._items.get(key)
         if state is None:
-            state = self._items[key] = _Item(
-                text(item.get("type")), text(item.get("id")), text(item.get("phase"))
-            )
+            state = self._items[key] = _Item(text(item.get("type")), text(item.get("id")), text(item.get("phase")))
         elif item:
             state.kind = state.kind or text(item.get("type"))
             state.id = state.id or text(item.get("id"))
@@ -198,9 +196,7 @@ class ItemDecoder:
             case kind if kind in _CALLS:
                 if state.part is None:
                     self._open_call(state, item)
-                self._finish_text(
-                    state.part, text(item.get("input" if kind == "custom_tool_call" else "arguments"))
-                )
+                self._finish_text(state.part, text(item.get("input" if kind == "custom_tool_call" else "arguments")))
             case kind if kind:
                 self._opaque(kind, item)
             case _:
@@ -500,9 +496,7 @@ def read_answer(body: bytes, context: ReadContext) -> Answer:
     try:
         response = decode_object(body)
     except JsonFault:
-        raise FaultError(
-            Fault(kind="upstream", message="the provider's answer is not readable JSON")
-        ) from None
+        raise FaultError(Fault(kind="upstream", message="the provider's answer is not readable JSON")) from None
     if not isinstance(response.get("output"), list):
         raise FaultError(Fault(kind="upstream", message="the provider's answer holds no output"))
     decoder = ItemDecoder(context)

@@ -34,9 +34,7 @@ def items_of_messages(messages: list[Any]) -> list[dict[str, Any]]:
         if content:
             items.append({"type": "message", "role": role, "content": content})
         if refusal := text(message.get("refusal")):
-            items.append(
-                {"type": "message", "role": role, "content": [{"type": "refusal", "refusal": refusal}]}
-            )
+            items.append({"type": "message", "role": role, "content": [{"type": "refusal", "refusal": refusal}]})
         items += [
             _call(call, f"{where}.tool_calls[{place}]")
             for place, call in enumerate(sequence(message.get("tool_calls")))

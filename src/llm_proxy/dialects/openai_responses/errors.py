@@ -78,9 +78,7 @@ def fault_of_error(error: dict[str, Any], status: int = 0) -> Fault:
     code, kind = error.get("code"), text(error.get("type"))
     named = whole_number(code) or whole_number(error.get("status")) or 0
     words = _words(error)
-    return _fault(
-        words, status or (named if 400 <= named < 600 else 0), text(code), kind, text(error.get("param"))
-    )
+    return _fault(words, status or (named if 400 <= named < 600 else 0), text(code), kind, text(error.get("param")))
 
 
 def _words(error: dict[str, Any]) -> str:
@@ -131,9 +129,7 @@ def _fault(words: str, status: int, code: str, kind_word: str, param: str, raw: 
         message=message or f"the provider answered with an error{f' (HTTP {status})' if status else ''}",
         status=status,
         param=param,
-        retry_after=retry_hint(words)
-        if kind in ("rate_limit", "overloaded", "billing", "upstream")
-        else None,
+        retry_after=retry_hint(words) if kind in ("rate_limit", "overloaded", "billing", "upstream") else None,
         upstream_type=kind_word,
         upstream_code=code,
         origin=NAME,

@@ -91,9 +91,7 @@ class ItemsOut:
         if content or (self._native and not message.parts):
             self._close(message, content, leading)
         elif len(self._items) == before and message.role == "user" and last and not self._native:
-            self._items.append(
-                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "."}]}
-            )
+            self._items.append({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "."}]})
 
     def _close(self, message: Message, content: list[dict[str, Any]], leading: bool) -> None:
         """A message item of the content so far."""
@@ -110,16 +108,12 @@ class ItemsOut:
         self._items.append({"type": "message", "role": role, "content": content})
         self._label(message)
 
-    def _system(
-        self, role: Role, content: list[dict[str, Any]], leading: bool
-    ) -> tuple[Role, list[dict[str, Any]]]:
+    def _system(self, role: Role, content: list[dict[str, Any]], leading: bool) -> tuple[Role, list[dict[str, Any]]]:
         if role == "developer" and not self._able.developer_role:
             role = "system"
         if leading or self._able.mid_system:
             return role, content
-        wrapped = [
-            {**part, "text": _REMINDER.format(part["text"])} if "text" in part else part for part in content
-        ]
+        wrapped = [{**part, "text": _REMINDER.format(part["text"])} if "text" in part else part for part in content]
         return "user", wrapped
 
     def _label(self, message: Message) -> None:
@@ -193,9 +187,7 @@ class ItemsOut:
             output = encode(result.value).decode()
         elif not parts:
             output = ""
-        elif (
-            len(parts) == 1 and isinstance(parts[0], Text) and not self._marks(parts[0].cache or result.cache)
-        ):
+        elif len(parts) == 1 and isinstance(parts[0], Text) and not self._marks(parts[0].cache or result.cache):
             output = parts[0].text
         else:
             output = self._content(self._without_media(parts, result.call_id), "user", where)
@@ -290,9 +282,7 @@ class ItemsOut:
 
     def _media(self, part: Media, where: str) -> dict[str, Any]:
         if part.file_id and part.origin != NAME:
-            raise bad_request(
-                f"{where}: a file id of {part.origin or 'another provider'} is not known here", where
-            )
+            raise bad_request(f"{where}: a file id of {part.origin or 'another provider'} is not known here", where)
         document = part.kind == "document"
         able = {
             "image": self._able.images,
@@ -315,9 +305,7 @@ class ItemsOut:
             return self._document(part)
         entry: dict[str, Any] = {"type": "input_image"}
         if part.data:
-            entry["image_url"] = data_url(
-                part.mime if self._native else sniffed(part.data, part.mime), part.data
-            )
+            entry["image_url"] = data_url(part.mime if self._native else sniffed(part.data, part.mime), part.data)
         elif part.url:
             entry["image_url"] = part.url
         else:

@@ -41,9 +41,7 @@ def read_models(body: bytes) -> list[ModelInfo]:
     try:
         data = decode_object(b'{"data":' + body + b"}" if body.lstrip()[:1] == b"[" else body)
     except JsonFault:
-        raise FaultError(
-            Fault(kind="upstream", message="the provider's model list is not readable")
-        ) from None
+        raise FaultError(Fault(kind="upstream", message="the provider's model list is not readable")) from None
     entries = data.get("data")
     if not isinstance(entries, list):
         entries = data.get("models")
@@ -64,9 +62,7 @@ def _model(name: str, entry: dict[str, Any]) -> ModelInfo:
         owner=text(entry.get("owned_by")),
         display_name=text(entry.get("display_name")) or text(entry.get("name")),
         created=whole_number(entry.get("created")) or 0,
-        context_window=_first(
-            entry, "context_window", "context_length", "max_context_length", "max_model_len"
-        ),
+        context_window=_first(entry, "context_window", "context_length", "max_context_length", "max_model_len"),
         max_output=_first(entry, "max_output_tokens", "max_completion_tokens")
         or _first(provider, "max_completion_tokens"),
     )

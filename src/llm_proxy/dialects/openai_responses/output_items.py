@@ -135,12 +135,7 @@ class MessageItem(OutputItem):
 
     def goes_on(self, origin: str, phase: str) -> bool:
         """May a part of upstream item `origin` join? Refusals carry no origin and join any message."""
-        return (
-            not self.done
-            and not self._leaving
-            and (origin in ("", self._origin))
-            and phase in ("", self._phase)
-        )
+        return not self.done and not self._leaving and (origin in ("", self._origin)) and phase in ("", self._phase)
 
     def open(self, part: int, skeleton: Text | Refusal) -> None:
         refusal = isinstance(skeleton, Refusal)
@@ -241,9 +236,7 @@ def _logprob(token: dict[str, Any]) -> dict[str, Any]:
     return {
         **token,
         "bytes": token.get("bytes") or [],
-        "top_logprobs": [
-            {**entry, "bytes": entry.get("bytes") or []} for entry in top if isinstance(entry, dict)
-        ]
+        "top_logprobs": [{**entry, "bytes": entry.get("bytes") or []} for entry in top if isinstance(entry, dict)]
         if isinstance(top, list)
         else [],
     }
@@ -340,9 +333,7 @@ class CallItem(OutputItem):
 
     def _event(self, stage: str) -> str:
         return (
-            f"response.custom_tool_call_input.{stage}"
-            if self._custom
-            else f"response.function_call_arguments.{stage}"
+            f"response.custom_tool_call_input.{stage}" if self._custom else f"response.function_call_arguments.{stage}"
         )
 
     def delta(self, part: int, words: str, new_piece: bool) -> None:

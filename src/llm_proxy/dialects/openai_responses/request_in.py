@@ -466,9 +466,7 @@ def read_part(part: Any, where: str) -> Part:
         case "input_text" | "text" | "summary_text":
             return Text(_string(part, "text", where), cache=mark)
         case "output_text":
-            citations = tuple(
-                read_citation(entry) for entry in sequence(part.get("annotations")) if mapping(entry)
-            )
+            citations = tuple(read_citation(entry) for entry in sequence(part.get("annotations")) if mapping(entry))
             return Text(_string(part, "text", where), citations=citations, cache=mark)
         case "refusal":
             return Refusal(_string(part, "refusal", where))

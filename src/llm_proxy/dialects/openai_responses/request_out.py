@@ -24,7 +24,7 @@ from llm_proxy.dialects.openai_responses.tools import ToolsOut
 from llm_proxy.dialects.openai_responses.wire import INSTRUCTIONS, NAME, text
 from llm_proxy.dialects.tool_schemas import for_openai, from_openapi
 from llm_proxy.wire.faults import JsonFault
-from llm_proxy.wire.json import encode, remove_member, replace_member, split_object
+from llm_proxy.wire.json import encode, remove_member, replace_member, split_checked
 
 # Top-level fields of Chat that mean the same here.
 _SHARED_WITH_CHAT = ("safety_identifier", "prompt_cache_retention", "prompt_cache_options", "moderation")
@@ -69,8 +69,10 @@ def retarget(body: bytes, target: Target) -> bytes:
     here, are translated.
     """
     try:
-        members = split_object(body)
-    except JsonFault as fault:
+        if not body.isascii():
+            str(body, "utf-8")  # the decoder does not look into what it skips
+        members = split_checked(body)
+    except (JsonFault, UnicodeDecodeError) as fault:
         raise bad_request(str(fault)) from None
     if members.get("model") != (model := encode(target.model)):
         body = replace_member(body, "model", model)
@@ -157,14 +159,8 @@ class _Writer:
             items = self._items.write(rest)
         if self._request.format is not None and self._request.format.kind == "json" and not _says_json(items):
             # The API takes JSON mode only when the word stands in the input; the instructions do not count.
-            items.insert(
-                0, {"type": "message", "role": self._items.system_role, "content": "Answer with JSON."}
-            )
-        if (
-            self._request.format is not None
-            and self._request.format.kind == "schema"
-            and not self._able.schema_output
-        ):
+            items.insert(0, {"type": "message", "role": self._items.system_role, "content": "Answer with JSON."})
+        if self._request.format is not None and self._request.format.kind == "schema" and not self._able.schema_output:
             items.insert(0, self._schema_in_words(self._request.format))
         return {"instructions": instructions, "input": items} if instructions else {"input": items}
 
@@ -247,9 +243,7 @@ class _Writer:
         extra = self._request.rest.get("reasoning") if self._native else None
         written: dict[str, Any] = {}
         if reasoning is not None:
-            written = (
-                self._native_reasoning(reasoning) if self._native else self._foreign_reasoning(reasoning)
-            )
+            written = self._native_reasoning(reasoning) if self._native else self._foreign_reasoning(reasoning)
         if isinstance(extra, dict):
             written = {**written, **extra}
         return written or None
@@ -312,9 +306,7 @@ class _Writer:
                 schema, losses = for_openai(schema, False)
                 self._losses += [f"text.format: {loss}" for loss in losses]
             name = (
-                "".join(sign if sign in _JSON_NAME else "_" for sign in name or text(schema.get("title")))[
-                    :64
-                ]
+                "".join(sign if sign in _JSON_NAME else "_" for sign in name or text(schema.get("title")))[:64]
                 or "output"
             )
         written: dict[str, Any] = {"type": "json_schema", "name": name, "schema": schema}
@@ -333,18 +325,14 @@ class _Writer:
                 body["metadata"] = request.metadata
             else:
                 kept = {
-                    str(name)[:64]: value[:512]
-                    for name, value in request.metadata.items()
-                    if isinstance(value, str)
+                    str(name)[:64]: value[:512] for name, value in request.metadata.items() if isinstance(value, str)
                 }
                 if len(kept) < len(request.metadata):
                     self._lose("metadata", "only text values are taken")
                 body["metadata"] = dict(list(kept.items())[:16])
         if request.user and request.user != request.rest.get("safety_identifier"):
             long = len(request.user) > 64 and not self._native
-            body["user"] = (
-                hashlib.sha256(request.user.encode("utf-8", "replace")).hexdigest() if long else request.user
-            )
+            body["user"] = hashlib.sha256(request.user.encode("utf-8", "replace")).hexdigest() if long else request.user
         if request.tier:
             tier = request.tier if self._native else _TIERS.get(request.tier.lower(), "")
             if tier:

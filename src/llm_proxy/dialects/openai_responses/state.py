@@ -156,9 +156,7 @@ def _with_id(item: dict[str, Any], new_id: Callable[[str], str]) -> dict[str, An
     return named if named.get("id") else {**named, "id": new_id(_PREFIXES.get(kind, "item_"))}
 
 
-def chain_of(
-    response_id: str, find: Callable[[str], StoredResponse | None], limit: int = 1000
-) -> list[StoredResponse]:
+def chain_of(response_id: str, find: Callable[[str], StoredResponse | None], limit: int = 1000) -> list[StoredResponse]:
     """The records from the first to `response_id`. Raises FaultError (`previous_response_not_found`) for a
     missing one.
     """

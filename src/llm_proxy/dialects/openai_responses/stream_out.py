@@ -174,9 +174,7 @@ class ResponsesWriter:
             case ToolCall():
                 self._close_messages()
                 prefix = "ctc_" if skeleton.kind == "custom" else "fc_"
-                item = CallItem(
-                    self._frames, len(self._items), self._item_id(skeleton.item_id, prefix), skeleton
-                )
+                item = CallItem(self._frames, len(self._items), self._item_id(skeleton.item_id, prefix), skeleton)
                 self._add(item)
                 self._parts[part] = item
                 if skeleton.arguments:
@@ -274,9 +272,7 @@ class ResponsesWriter:
     # ---- items that only this protocol knows
 
     def _opaque(self, raw: dict[str, Any]) -> None:
-        waiting = next(
-            (item for item in self._upstream_items.values() if not item.done and item.same_as(raw)), None
-        )
+        waiting = next((item for item in self._upstream_items.values() if not item.done and item.same_as(raw)), None)
         if waiting is None:
             self._close_messages()
             waiting = OpaqueItem(self._frames, len(self._items), raw)

@@ -54,15 +54,11 @@ def _plain_namespace(tool: dict[str, Any]) -> bool:
         isinstance(members, list)
         and bool(members)
         and isinstance(tool.get("name"), str)
-        and all(
-            isinstance(member, dict) and member.get("type") in ("function", "custom") for member in members
-        )
+        and all(isinstance(member, dict) and member.get("type") in ("function", "custom") for member in members)
     )
 
 
-def _read_tool(
-    tool: dict[str, Any], where: str, namespace: str = "", namespace_description: str = ""
-) -> Tool:
+def _read_tool(tool: dict[str, Any], where: str, namespace: str = "", namespace_description: str = "") -> Tool:
     kind = tool.get("type")
     if not isinstance(kind, str):
         raise wrong_type(f"{where}.type", "a string", kind)
@@ -292,11 +288,7 @@ class ToolsOut:
     def _entry(self, name: str) -> dict[str, Any]:
         kind = "custom" if name in self._custom and self._able.custom_tools else "function"
         namespace = next(
-            (
-                tool.namespace
-                for tool in self._request.tools
-                if not isinstance(tool, ServerTool) and tool.name == name
-            ),
+            (tool.namespace for tool in self._request.tools if not isinstance(tool, ServerTool) and tool.name == name),
             "",
         )
         return {"type": kind, "name": self.name(name, "" if self._able.namespaces else namespace)}
@@ -314,9 +306,7 @@ def _wrapped_description(tool: CustomTool) -> str:
     lines.append("Put the whole text for this tool, unescaped and without any wrapping, into `input`.")
     form = tool.format or {}
     if form.get("type") == "grammar":
-        lines.append(
-            f"It must follow this {text(form.get('syntax'))} grammar:\n{text(form.get('definition'))}"
-        )
+        lines.append(f"It must follow this {text(form.get('syntax'))} grammar:\n{text(form.get('definition'))}")
     return "\n\n".join(lines)
 
 

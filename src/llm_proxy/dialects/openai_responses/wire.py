@@ -85,9 +85,7 @@ def sequence(value: Any) -> list[Any]:
 
 def wrong_type(param: str, expected: str, value: Any) -> FaultError:
     """The error for a request field of the wrong JSON type; it names the place, never the value."""
-    return bad_request(
-        f"{param}: expected {expected}, got {_JSON_NAMES.get(type(value), 'something else')}", param
-    )
+    return bad_request(f"{param}: expected {expected}, got {_JSON_NAMES.get(type(value), 'something else')}", param)
 
 
 def request_object(body: Body) -> dict[str, Any]:
