@@ -31,6 +31,7 @@ from llm_proxy.features.order import rooms
 from llm_proxy.routing.keyring import Keyring
 from llm_proxy.server.access import Access, BrowserGuard, ClientKey, is_loopback
 from llm_proxy.server.gateway import Gateway, ServerLimits
+from llm_proxy.server.health import HealthChecks
 from llm_proxy.server.lifecycle import PortInUse, listen
 from llm_proxy.store.memory import MemoryStore
 from llm_proxy.store.protocols import ValueStore
@@ -128,6 +129,7 @@ class House:
                 store_ttl=settings.get(ResponsesOptions).store_ttl_seconds,
             ),
             version=__version__,
+            health=HealthChecks(general.health_checks),
             secrets=[key.secret for backend in settings.backends.values() for key in backend.keys],
         )
 

@@ -787,6 +787,22 @@ def test_the_coding_plans_answer_names_the_requested_model(scene: Scene, client:
     assert b'"glm-4.6"' in answer.body
 
 
+@pytest.mark.parametrize("client", ["openai-chat", "openai-responses", "gemini"])
+def test_the_coding_plan_gets_a_limit_where_the_request_has_none(scene: Scene, client: Protocol) -> None:
+    assert scene.ask(client, "coding:glm-4.6").status == 200
+    assert scene.last.json["max_tokens"] == 8192
+
+
+def test_a_part_that_only_one_protocol_knows_is_refused_by_name_and_not_left_out(scene: Scene) -> None:
+    """FE-13: a media part that the target cannot take is never dropped."""
+    content = [{"type": "text", "text": "look"}, {"type": "input_video", "video": "AAAA"}]
+    messages = [{"role": "user", "content": content}]
+    answer = scene.ask("openai-chat", target("anthropic-messages"), messages=messages)
+    assert answer.status == 400
+    assert "input_video" in answer.json["error"]["message"]
+    assert scene.upstream.requests == []
+
+
 # FE-08: counting
 
 

@@ -197,7 +197,9 @@ class HttpBackend:
     async def open(self, call: Call) -> Response:
         headers = self._call_headers(call)
         credential = self.credential_for(call.key)
-        body = _capped(call.body, self.row.ceiling) if self.row.ceiling else call.body
+        body = call.body
+        if self.row.ceiling:
+            body = _limited(body, self.row.ceiling, self.settings.default_max_tokens)
         if call.redirect is not None:
             return await self._open_redirected(call, call.redirect, headers, credential)
         return await self._transport.post(
@@ -310,9 +312,11 @@ class HttpBackend:
             response.close()
 
 
-def _capped(body: bytes, ceiling: int) -> bytes:
-    """The body with its output limit lowered to what the provider takes at most; untouched if it is not above."""
+def _limited(body: bytes, ceiling: int, default: int) -> bytes:
+    """The body with its output limit lowered to what the provider takes at most, and with the default where it has none."""
     members = split_object(body)
+    if "max_tokens" not in members and "max_completion_tokens" not in members:
+        return replace_member(body, "max_tokens", str(default).encode())
     for name in ("max_tokens", "max_completion_tokens"):
         limit = members.get(name, b"")
         if limit.isdigit() and int(limit) > ceiling:

@@ -6,6 +6,8 @@ import base64
 import binascii
 
 from llm_proxy.conversation.fault import bad_request
+from llm_proxy.conversation.parts import Opaque
+from llm_proxy.conversation.request import Request
 
 _ALIASES = {
     "image/jpg": "image/jpeg",
@@ -59,6 +61,29 @@ def data_url(mime: str, data: str) -> str:
 def audio_format(mime: str) -> str:
     """Chat's word (`wav`, `mp3`, …) for an audio media type."""
     return normal(mime).removeprefix("audio/")
+
+
+_MEDIA_WORDS = ("image", "audio", "video", "file", "document")
+
+
+def refuse_unknown_media(request: Request) -> None:
+    """A part of a user's message that only its own protocol knows and that names a medium cannot be left out silently (FE-13).
+
+    Raises FaultError (bad_request) naming it.
+    """
+    for index, message in enumerate(request.messages):
+        if message.role != "user":
+            continue
+        for part in message.parts:
+            if (
+                isinstance(part, Opaque)
+                and any(word in part.type for word in _MEDIA_WORDS)
+                and "search" not in part.type
+            ):
+                name = part.type.rpartition(":")[2]
+                raise bad_request(
+                    f"messages[{index}]: no other protocol has a part of type {name[:60]}", f"messages[{index}]"
+                )
 
 
 def kind_of(mime: str) -> str:

@@ -21,6 +21,7 @@ from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request, ServerTool
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
+from llm_proxy.dialects.media_types import refuse_unknown_media
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import has_traces, restore, unwrapped
 from llm_proxy.features import Feature, Filter
@@ -281,6 +282,7 @@ class Exchange:
 
     async def _open(self, attempt: Attempt, prepared: Prepared) -> Response:
         """The upstream's answer once its headers are here and say success. Raises FaultError otherwise."""
+        self.gateway.health.used(attempt.backend)
         response = await attempt.backend.open(
             Call(
                 dialect=prepared.dialect.name,
@@ -345,6 +347,8 @@ class Exchange:
                 shown_model=shown_model,
             )
         assert request is not None and self._as_read is not None
+        if not same:
+            refuse_unknown_media(request)
         out = upstream.write_request(request, target)
         if out.duties.copies > _MOST_COPIES:
             raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")

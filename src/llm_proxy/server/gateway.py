@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llm_proxy.routing.keyring import Keyring
     from llm_proxy.server.access import Access, BrowserGuard
     from llm_proxy.server.exchange import Exchange
+    from llm_proxy.server.health import HealthChecks
     from llm_proxy.server.http import Incoming
     from llm_proxy.store.usage import MemoryUsage
 
@@ -68,6 +69,7 @@ class Gateway:
         browser: BrowserGuard,
         limits: ServerLimits,
         version: str,
+        health: HealthChecks,
         secrets: Sequence[Secret] = (),
     ) -> None:
         self.backends = backends
@@ -80,6 +82,7 @@ class Gateway:
         self.browser = browser
         self.limits = limits
         self.version = version
+        self.health = health
         self.secrets = tuple(secrets)
         self.instance_id = base62(random_bytes.token_bytes(16), 16)
         self.addresses = Addresses(main="")

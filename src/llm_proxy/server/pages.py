@@ -266,6 +266,7 @@ def _backends(gateway: Gateway) -> dict[str, Any]:
             "usable": backend.usable,
             "reason": backend.reason,
             "keys": [key.name for key in backend.keys if key is not None],
+            "health": gateway.health.results.get(backend.id),
         }
         for backend in known
     ]
