@@ -803,6 +803,14 @@ def test_a_part_that_only_one_protocol_knows_is_refused_by_name_and_not_left_out
     assert scene.upstream.requests == []
 
 
+@pytest.mark.parametrize("back", ["openai-chat", "openai-responses", "gemini"])
+def test_a_tool_that_anthropic_types_is_offered_to_others_as_a_function(scene: Scene, back: Protocol) -> None:
+    tools = [{"type": "bash_20250124", "name": "bash"}]
+    assert scene.ask("anthropic-messages", target(back), tools=tools).status == 200
+    sent = scene.last.body.decode()
+    assert '"bash"' in sent and '"command"' in sent
+
+
 # FE-08: counting
 
 

@@ -387,9 +387,9 @@ def test_an_image_in_a_tool_result_reaches_the_others_too(scene: Scene, back: Pr
 
 @pytest.mark.parametrize("back", ["openai-chat", "openai-responses", "gemini"])
 def test_a_server_tool_is_refused_naming_its_type_where_the_target_lacks_it(scene: Scene, back: Protocol) -> None:
-    answer = scene.ask("anthropic-messages", target(back), tools=[{"type": "bash_20250124", "name": "bash"}])
+    answer = scene.ask("anthropic-messages", target(back), tools=[{"type": "advisor_20260301", "name": "advisor"}])
     assert answer.status == 400, answer.body
-    assert "bash_20250124" in error_of("anthropic-messages", answer)["message"]
+    assert "advisor_20260301" in error_of("anthropic-messages", answer)["message"]
     assert scene.upstream.requests == []
 
 

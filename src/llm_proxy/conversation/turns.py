@@ -43,10 +43,6 @@ def calls_of(message: Message) -> tuple[ToolCall, ...]:
     return tuple(part for part in message.parts if isinstance(part, ToolCall))
 
 
-def results_of(message: Message) -> tuple[ToolResult, ...]:
-    return tuple(part for part in message.parts if isinstance(part, ToolResult))
-
-
 def call_names(messages: tuple[Message, ...]) -> dict[str, ToolCall]:
     """Every call of the conversation by its id (the last one of an id counts)."""
     return {call.id: call for message in messages for call in calls_of(message)}

@@ -36,6 +36,7 @@ from llm_proxy.server.paths import Route
 from llm_proxy.sessions.session import Session
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import JsonFault
+from llm_proxy.wire.headers import returnable_response_headers
 
 if TYPE_CHECKING:
     from llm_proxy.backends.transport import Response
@@ -297,7 +298,7 @@ class Exchange:
         )
         self._answer_headers = response.headers
         try:
-            self.rate_headers = [pair for pair in response.headers if _is_rate_header(pair[0])]
+            self.rate_headers = _returned(response.headers)
             if not 200 <= response.status < 300:
                 body = await response.read(self.gateway.limits.max_answer_bytes)
                 raise FaultError(prepared.dialect.read_error(response.status, response.headers, body))
@@ -349,6 +350,7 @@ class Exchange:
         assert request is not None and self._as_read is not None
         if not same:
             refuse_unknown_media(request)
+            request = self._for_others(request)
         out = upstream.write_request(request, target)
         if out.duties.copies > _MOST_COPIES:
             raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")
@@ -394,6 +396,14 @@ class Exchange:
             self._read(body)
             self._request = self._as_read = None
             self.previous_id = stored_responses.previous_id(self.client_body)
+
+    def _for_others(self, request: Request) -> Request:
+        """The request as providers of other protocols can take it: tools typed by Anthropic become functions."""
+        if self.client.name != "anthropic-messages":
+            return request
+        from llm_proxy.dialects.anthropic_messages.client_tools import written_out
+
+        return written_out(request)
 
     # What a delivery needs
 
@@ -457,10 +467,9 @@ def _check_choice(request: Request) -> None:
 
 
 _MOST_COPIES = 16  # each is billed
-_RATE_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-")
-_RATE_NAMES = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
-def _is_rate_header(name: str) -> bool:
-    lower = name.lower()
-    return lower.startswith(_RATE_PREFIXES) or lower in _RATE_NAMES
+def _returned(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What a client gets of the provider's headers: rate limits, when to retry, the provider's own request id."""
+    pairs = [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in headers]
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in returnable_response_headers(pairs)]

@@ -11,6 +11,7 @@ from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.wire import encodings
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import DecodedTooLong, EncodingUnknown, JsonFault, WireFault
+from llm_proxy.wire.headers import forwardable_request_headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -202,12 +203,13 @@ class Outgoing:
         await self._send({"type": "http.response.body", "body": b"" if self.head_only else body, "more_body": False})
 
 
-_PROTOCOL_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key")
+_PROTOCOL_HEADERS = frozenset(("anthropic-version", "anthropic-beta", "openai-beta", "idempotency-key"))
 
 
 def protocol_headers(incoming: Incoming) -> dict[str, str]:
     """Headers of the client's protocol that go on to a provider of the same protocol (FE-12)."""
-    return {name: value for name in _PROTOCOL_HEADERS if (value := incoming.header(name.encode()))}
+    found = forwardable_request_headers(incoming.headers, _PROTOCOL_HEADERS)
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in found}
 
 
 JSON_TYPE = (b"content-type", b"application/json")

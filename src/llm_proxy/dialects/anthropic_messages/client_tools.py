@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llm_proxy.conversation.request import FunctionTool, ServerTool
+import msgspec
+
+from llm_proxy.conversation.request import FunctionTool, Request, ServerTool
 from llm_proxy.dialects.anthropic_messages.wire import NAME, text_in
 
 Schema = dict[str, Any]
@@ -167,3 +169,11 @@ def _computer(kind: str, raw: dict[str, Any]) -> Schema:
         properties["region"] = region | {"description": "For zoom: the part of the screen as [x1, y1, x2, y2]."}
     action: Schema = {"type": "string", "enum": actions, "description": "What to do."}
     return _object({"action": action, **properties}, ["action"])
+
+
+def written_out(request: Request) -> Request:
+    """The request with tools that only their vendor's type describes offered as functions, for other providers."""
+    tools = tuple(
+        (client_tool_schema(tool) or tool) if isinstance(tool, ServerTool) else tool for tool in request.tools
+    )
+    return request if tools == request.tools else msgspec.structs.replace(request, tools=tools)
