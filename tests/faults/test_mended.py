@@ -199,3 +199,23 @@ async def test_one_read_that_holds_everything_is_delivered_like_many(running: St
     connection.close()
     assert answer.body.count(b"data: ") == answer.body.count(b"\r\n\r\n")
     assert b"w0 " in answer.body and b"STOP" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/embeddings", {"model": "up-chat:m"}, "input"),
+        ("/v1/embeddings", {"model": 3, "input": "x"}, "model"),
+        ("/v1/completions", {"model": "up-chat:m", "prompt": 5}, "prompt"),
+    ],
+)
+async def test_a_wrong_field_of_a_side_call_is_named(
+    running: Stage, path: str, body: dict[str, Any], field: str
+) -> None:
+    running.play(Reply.json({}))
+    client = await send(running, path, body)
+    answer = await client.read_answer()
+    client.close()
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == field
+    assert running.upstream.requests == []

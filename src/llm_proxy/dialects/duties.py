@@ -15,7 +15,6 @@ from llm_proxy.conversation.events import (
     Delta,
     End,
     Event,
-    Failed,
     Finish,
     PartEnd,
     PartStart,
@@ -275,8 +274,3 @@ class DutyFilter:
         if stop.kind == "tool_use" and choice in self._json_choices and self._calls.get(choice, 0) == 1:
             return msgspec.structs.replace(stop, kind="end")
         return stop
-
-
-def failed(events: Sequence[Event]) -> Failed | None:
-    """The failure among `events`, if any."""
-    return next((event for event in events if isinstance(event, Failed)), None)

@@ -12,10 +12,11 @@ from llm_proxy.backends.base import Action, Call
 from llm_proxy.backends.transport import ConnectError, Response
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.usage import Usage
+from llm_proxy.dialects.openai_chat import legacy
 from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server.gateway import Gateway
-from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, read_members
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence
 from llm_proxy.server.paths import Route
 from llm_proxy.server.sessions import session_of
 from llm_proxy.server.translation import FrameSource
@@ -57,12 +58,10 @@ class SideCall:
     async def run(self) -> None:
         """Raises FaultError while nothing was sent."""
         self._body = await self._incoming.body(self._gateway.limits.max_request_bytes)
-        members = read_members(self._body)
-        self._model = members.get("model", "")
-        if not isinstance(self._model, str):
-            raise bad_request("model: expected a string", "model")
-        self._user = members.get("user")
-        self._stream = members.get("stream") is True and self._action == "completions"
+        embedding = self._action == "embeddings"
+        head = (legacy.read_embedding_head if embedding else legacy.read_completion_head)(self._body)
+        self._model, self._user = head.model, head.user
+        self._stream = head.stream and not embedding
         self._trail = Trail(self._gateway.plan(self._model, self._session.id), self._gateway.keyring)
         with Presence(self._incoming, self._outgoing):
             while (attempt := self._trail.next()) is not None:
@@ -173,7 +172,7 @@ class SideCall:
                 attempts=self._trail.calls,
                 session=self._session.id,
                 key_name=self._key,
-                username=self._user if isinstance(self._user, str) else "",
+                username=self._user,
                 agent=self._incoming.header(b"user-agent"),
             )
         )

@@ -146,7 +146,3 @@ class Translation:
 def failure(events: Sequence[Event]) -> Failed | None:
     """The failure among `events`, if any; it is always the last."""
     return events[-1] if events and isinstance(events[-1], Failed) else None
-
-
-def begun(events: Sequence[Event]) -> Start | None:
-    return next((event for event in events if isinstance(event, Start)), None)

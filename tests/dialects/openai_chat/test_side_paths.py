@@ -83,7 +83,7 @@ def test_heads_of_the_paths_that_pass_through() -> None:
 @pytest.mark.parametrize(
     ("reader", "body", "param"),
     [
-        (legacy.read_completion_head, b'{"prompt":"x"}', "model"),
+        (legacy.read_completion_head, b'{"model":3,"prompt":"x"}', "model"),
         (legacy.read_completion_head, b'{"model":"m","prompt":5}', "prompt"),
         (legacy.read_embedding_head, b'{"model":"m"}', "input"),
         (legacy.read_embedding_head, b'{"model":"m","input":{}}', "input"),

@@ -54,7 +54,7 @@ def _outline(body: bytes) -> tuple[Fields, dict[str, bytes]]:
 def _head(fields: Fields, size: int) -> Head:
     options = fields.object("stream_options")
     return Head(
-        model=fields.needed_text("model"),
+        model=fields.text("model"),
         stream=fields.flag("stream") or False,
         size=size,
         include_usage=bool(options and options.flag("include_usage")),
