@@ -8,7 +8,8 @@ from typing import Protocol
 
 import pytest
 
-from llm_proxy.config import GROUPS, ConfigError, OptionGroup, Settings, load_settings
+from llm_proxy.config import ConfigError, OptionGroup, Settings, load_settings
+from llm_proxy.option_groups import GROUPS
 
 
 class Load(Protocol):

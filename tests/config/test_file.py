@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 
-from llm_proxy.config import GROUPS, OptionGroup, option
+from llm_proxy.config import OptionGroup, option
 from llm_proxy.config.groups import AuthOptions, FailoverOptions, LoggingOptions, ServerOptions
+from llm_proxy.option_groups import GROUPS
 from tests.config.conftest import Load, Refuse
 
 

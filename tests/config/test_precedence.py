@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.config import GROUPS, Option, load_settings
+from llm_proxy.config import Option, load_settings
+from llm_proxy.option_groups import GROUPS
 
 OPTIONS = [option for group in GROUPS for option in group.options if option.path]
 RANKS = ("flag", "set", "env", "generic", "saved", "file")
@@ -92,7 +93,7 @@ def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data:
             content = {name: content}
         file.write_bytes(msgspec.json.encode(content))
 
-    loaded = load_settings(argv, environ, tmp_path, saved=saved)
+    loaded = load_settings(argv, environ, tmp_path, GROUPS, saved)
 
     entry = next(entry for entry in loaded.entries() if entry[0] == option.path)
     winner = next((rank for rank in RANKS if rank in values), None)

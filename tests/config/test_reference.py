@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from llm_proxy.config import GROUPS, Option, build_parser
+from llm_proxy.config import Option, build_parser
 from llm_proxy.config.backends import BUILT_IN, BackendOptions
 from llm_proxy.config.reference import example, reference_markdown, schema, show_entries, show_entries_json
+from llm_proxy.option_groups import GROUPS
 from tests.config.conftest import Load
 
 OPTIONS = [option for group in GROUPS for option in group.options]
@@ -30,7 +31,7 @@ def leaves(value: object, path: str = "") -> dict[str, object]:
 
 def test_the_example_passes_and_every_value_is_the_default(load: Load) -> None:
     plain = load()
-    settings = load(file=example())
+    settings = load(file=example(GROUPS))
     for group in GROUPS:
         assert settings.get(group) == plain.get(group)
     assert settings.backends == plain.backends
@@ -38,24 +39,24 @@ def test_the_example_passes_and_every_value_is_the_default(load: Load) -> None:
 
 
 def test_the_example_holds_every_option() -> None:
-    found = leaves(YAML(typ="safe", pure=True).load(example()))
+    found = leaves(YAML(typ="safe", pure=True).load(example(GROUPS)))
     assert set(found) == {option.path for option in OPTIONS if option.path} | {"backends"}
     for option in BackendOptions.options:
-        assert f"#     {option.path}: " in example()
+        assert f"#     {option.path}: " in example(GROUPS)
 
 
 def test_the_commented_back_end_of_the_example_is_valid_too(load: Load) -> None:
-    before, _, after = example().partition("backends: {}\n")
+    before, _, after = example(GROUPS).partition("backends: {}\n")
     block = after.replace("\n# ", "\n").removeprefix("# ").replace("type: null", "type: openai", 1)
     local = load(file=before + block).backends["local"]
     assert local.type == "openai" and local.max_connections == 100
 
 
 def test_the_schema_accepts_the_example_and_refuses_mistakes() -> None:
-    described = json.loads(json.dumps(schema()))
+    described = json.loads(json.dumps(schema(GROUPS)))
     jsonschema.Draft202012Validator.check_schema(described)
     validator = jsonschema.Draft202012Validator(described)
-    good = YAML(typ="safe", pure=True).load(example())
+    good = YAML(typ="safe", pure=True).load(example(GROUPS))
     assert list(validator.iter_errors(good)) == []
     local = {"type": "openai", "base_url": "http://x", "api_keys": ["a"], "models": ["m"]}
     assert validator.is_valid({"backends": {"local": local}, "x-note": 1, "port": 1})
@@ -65,7 +66,7 @@ def test_the_schema_accepts_the_example_and_refuses_mistakes() -> None:
 
 @pytest.mark.parametrize("option", [*OPTIONS, *BackendOptions.options], ids=lambda option: option.id)
 def test_every_option_is_in_the_reference(option: Option) -> None:
-    text = reference_markdown()
+    text = reference_markdown(GROUPS)
     row = next(line for line in text.splitlines() if line.startswith("|") and option.help in line)
     names = (
         *option.paths,
@@ -81,7 +82,7 @@ def test_every_option_is_in_the_reference(option: Option) -> None:
 
 
 def test_every_flag_is_in_the_help() -> None:
-    text = build_parser().format_help()
+    text = build_parser(GROUPS).format_help()
     for option in OPTIONS:
         for flag in (*option.flags, *option.off_flags):
             assert flag in text

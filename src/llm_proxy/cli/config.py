@@ -18,13 +18,14 @@ _USAGE = """usage: llm-proxy config COMMAND [options of serve]
 
 def config(arguments: Sequence[str]) -> int:
     from llm_proxy.config import ConfigError, load_settings, reference
+    from llm_proxy.option_groups import GROUPS
 
     command, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if command == "example":
-        print(reference.example(), end="")
+        print(reference.example(GROUPS), end="")
         return 0
     if command == "schema":
-        print(json.dumps(reference.schema(), indent=2))
+        print(json.dumps(reference.schema(GROUPS), indent=2))
         return 0
     if command not in ("check", "show"):
         print(_USAGE, file=sys.stderr if command not in ("--help", "-h") else sys.stdout)
@@ -34,7 +35,7 @@ def config(arguments: Sequence[str]) -> int:
     if command == "check" and rest and not rest[0].startswith("-"):
         rest = ["--config", *rest]
     try:
-        settings = load_settings(rest, os.environ, Path.cwd())
+        settings = load_settings(rest, os.environ, Path.cwd(), GROUPS)
     except ConfigError as error:
         print("\n".join(error.errors[:20]), file=sys.stderr)
         return 2

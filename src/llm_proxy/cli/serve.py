@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def serve(arguments: Sequence[str]) -> int:
     from llm_proxy.config import ConfigError, load_settings
+    from llm_proxy.option_groups import GROUPS
 
     try:
-        settings = load_settings(arguments, os.environ, Path.cwd())
+        settings = load_settings(arguments, os.environ, Path.cwd(), GROUPS)
     except ConfigError as error:
         for line in error.errors[:20]:
             print(line, file=sys.stderr)

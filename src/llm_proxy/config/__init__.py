@@ -8,7 +8,6 @@ anything.
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.config.document import ConfigError
 from llm_proxy.config.flags import build_parser
-from llm_proxy.config.groups import GROUPS
 from llm_proxy.config.kinds import ModelLimits, NamedKey
 from llm_proxy.config.load import Settings, load_settings
 from llm_proxy.config.options import ChatKey, Option, OptionGroup, option
@@ -16,7 +15,6 @@ from llm_proxy.config.options import ChatKey, Option, OptionGroup, option
 ProviderKey = NamedKey
 
 __all__ = [
-    "GROUPS",
     "BackendSettings",
     "ChatKey",
     "ConfigError",

@@ -14,7 +14,6 @@ import msgspec
 from llm_proxy import __version__
 from llm_proxy.config.backends import BUILT_IN
 from llm_proxy.config.document import ConfigError, Node, Place, Problem, nearest
-from llm_proxy.config.groups import GROUPS
 from llm_proxy.config.options import Option, OptionGroup
 
 
@@ -33,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError([message])
 
 
-def build_parser(groups: Sequence[type[OptionGroup]] = GROUPS) -> Parser:
+def build_parser(groups: Sequence[type[OptionGroup]]) -> Parser:
     """The parser with one section per group, defaults and variables in its help."""
     parser = Parser(
         prog="llm-proxy",

@@ -1,6 +1,6 @@
-"""The options of the rooms that have no file of their own yet, and the list of all groups.
+"""The options of the server, of access and of the rooms that have no file of their own.
 
-A group moves beside its room when that room is written; only the list stays.
+The list of all groups is `llm_proxy.option_groups`.
 """
 
 from __future__ import annotations
@@ -358,16 +358,3 @@ class UsageOptions(OptionGroup, path="usage_tracking", title="Usage"):
 
 class InternalApiOptions(OptionGroup, path="internal_api", title="Internal pages"):
     enabled: bool = option(True, env="INTERNAL_API_ENABLED", help="serve the pages below /internal")
-
-
-GROUPS: Final[tuple[type[OptionGroup], ...]] = (
-    LocationOptions,
-    ServerOptions,
-    AuthOptions,
-    BackendGeneralOptions,
-    FailoverOptions,
-    ResponsesOptions,
-    LoggingOptions,
-    UsageOptions,
-    InternalApiOptions,
-)

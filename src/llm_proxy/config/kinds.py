@@ -182,6 +182,8 @@ class Kind(msgspec.Struct, frozen=True):
             raise Mismatch(self.expected, node)
         if not math.isfinite(value) or not self._within(value):
             raise Mismatch(self.expected, node)
+        if self.check is not None and (complaint := self.check(str(value))):
+            raise Mismatch(complaint, node)
         return value if self.base == "int" else float(value)
 
     def _within(self, value: float) -> bool:

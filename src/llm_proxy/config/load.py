@@ -30,7 +30,7 @@ from llm_proxy.config.document import (
 )
 from llm_proxy.config.environment import Environment, merge_environment, read_env_file
 from llm_proxy.config.flags import Flags, read_flags
-from llm_proxy.config.groups import GROUPS, BackendGeneralOptions, LocationOptions, ServerOptions
+from llm_proxy.config.groups import BackendGeneralOptions, LocationOptions, ServerOptions
 from llm_proxy.config.kinds import Mismatch, plain, read_keys, show_found, unquote
 from llm_proxy.config.location import display, find_config, find_env_file, user_directory
 from llm_proxy.config.options import G, Option, OptionGroup
@@ -95,7 +95,7 @@ def load_settings(
     argv: Sequence[str],
     environ: Mapping[str, str],
     cwd: Path,
-    groups: Sequence[type[OptionGroup]] = GROUPS,
+    groups: Sequence[type[OptionGroup]],
     saved: Mapping[str, object] | None = None,
 ) -> Settings:
     """The settings of one start. `saved` maps option paths to plain values. Raises `ConfigError`."""
@@ -273,6 +273,8 @@ class _Loader:
 
     def _read_option(self, option: Option) -> Any:
         """The value of the strongest source; a value that does not fit is a problem wherever it stands."""
+        if option.chat_only:
+            return option.default
         chosen: object = option.default
         origin: str | None = None
         for node, directory in self._candidates(option):

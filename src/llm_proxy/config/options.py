@@ -46,7 +46,10 @@ class ChatKey(msgspec.Struct, frozen=True):
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One option with everything that reaches it. `path` is empty for the options that locate the files."""
+    """One option with everything that reaches it.
+
+    `path` is empty for the options that locate the files, and for those that exist in a session only (`chat_only`).
+    """
 
     name: str
     path: str
@@ -69,8 +72,15 @@ class Option(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """The path, or for an option without one its first flag."""
-        return self.path or self.flags[0]
+        """The path; for an option without one its first flag, or its name in chat."""
+        if self.path or self.flags:
+            return self.path or self.flags[0]
+        return f"!/set({self.chat.name})" if self.chat else self.name
+
+    @property
+    def chat_only(self) -> bool:
+        """Has no source but `!/set(...)`: its value lives in a session."""
+        return not self.path and not self.flags and self.chat is not None
 
     @property
     def repeatable(self) -> bool:

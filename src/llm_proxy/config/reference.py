@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import msgspec
 
 from llm_proxy.config.backends import BUILT_IN, BackendOptions
-from llm_proxy.config.groups import GROUPS
 from llm_proxy.config.load import Settings
 from llm_proxy.config.options import NUMBERED, Option, OptionGroup
 
@@ -16,7 +15,7 @@ _PLAIN_SCALAR = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
-def schema(groups: Sequence[type[OptionGroup]] = GROUPS) -> dict[str, object]:
+def schema(groups: Sequence[type[OptionGroup]]) -> dict[str, object]:
     """A JSON Schema of the configuration file."""
     root = _object()
     for option in _with_paths(groups):
@@ -39,7 +38,7 @@ def schema(groups: Sequence[type[OptionGroup]] = GROUPS) -> dict[str, object]:
     }
 
 
-def example(groups: Sequence[type[OptionGroup]] = GROUPS) -> str:
+def example(groups: Sequence[type[OptionGroup]]) -> str:
     """A commented YAML file with every option at its default."""
     lines = [
         "# Every option of llm-proxy with its default. Keep what you change and delete the rest.",
@@ -84,7 +83,7 @@ def _example_lines(option: Option, indent: str, name: str) -> list[str]:
     return [f"{indent}# {note}", f"{indent}{name}: {_yaml(value)}"]
 
 
-def reference_markdown(groups: Sequence[type[OptionGroup]] = GROUPS) -> str:
+def reference_markdown(groups: Sequence[type[OptionGroup]]) -> str:
     """The options as Markdown tables, one per group."""
     lines = [
         "# Options",

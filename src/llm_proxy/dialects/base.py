@@ -32,6 +32,25 @@ class Head(msgspec.Struct, frozen=True):
     user: str = ""
 
 
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells clients, conversations and errands apart, read from the decoded body without reading the request whole.
+
+    `system`: the texts of the system prompt and of system or developer messages before the first user message, in order.
+    `first_user`: the texts of the first user message (Responses: of the leading run of user items), in order. `tools`: names of
+    the declared tools. `json_demanded`: the answer must be JSON. `messages`: how many messages or items there are.
+    `ids`: what stands in the body fields that may name the conversation, by field: `session_id`, `extra_body.session_id`,
+    `metadata.user_id`, `client_metadata.session_id`, `prompt_cache_key`, `previous_response_id`; only non-empty texts.
+    """
+
+    system: tuple[str, ...] = ()
+    first_user: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    json_demanded: bool = False
+    max_tokens: int | None = None
+    messages: int = 0
+    ids: dict[str, str] = {}
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where a request goes: `model` as the provider calls it, what it can do, and how the call is to be made.
 
@@ -191,6 +210,10 @@ class Dialect(Protocol):
     # towards clients
     def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         """Raises FaultError when the body is no JSON object or `model`/`stream` have the wrong type. Gemini: both come from the path."""
+
+    def read_opening(self, body: Body) -> Opening:
+        """Never raises: what has another shape than the protocol's is left out. Must be called before `read_request`, which may use
+        up the decoded body; changes nothing."""
 
     def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request: ...
 

@@ -1,0 +1,45 @@
+"""The one list of option groups: every room's declarations, in the order in which people read about them.
+
+A new group is one line here; flags, variables, `--help`, the JSON Schema and the reference follow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llm_proxy.commands.options import CommandOptions
+from llm_proxy.config.groups import (
+    AuthOptions,
+    BackendGeneralOptions,
+    FailoverOptions,
+    InternalApiOptions,
+    LocationOptions,
+    LoggingOptions,
+    ResponsesOptions,
+    ServerOptions,
+    UsageOptions,
+)
+from llm_proxy.config.options import OptionGroup
+from llm_proxy.features.loop_options import LoopDetectionOptions, ToolCallLoopOptions
+from llm_proxy.features.session_sampling import SamplingOptions
+from llm_proxy.routing.options import ChoiceOptions
+from llm_proxy.sessions.options import AgentOptions, SessionOptions
+
+GROUPS: Final[tuple[type[OptionGroup], ...]] = (
+    LocationOptions,
+    ServerOptions,
+    AuthOptions,
+    BackendGeneralOptions,
+    FailoverOptions,
+    ChoiceOptions,
+    CommandOptions,
+    SessionOptions,
+    AgentOptions,
+    LoopDetectionOptions,
+    ToolCallLoopOptions,
+    ResponsesOptions,
+    SamplingOptions,
+    LoggingOptions,
+    UsageOptions,
+    InternalApiOptions,
+)
