@@ -5,9 +5,10 @@ Contacts no provider and needs no network. What cannot be used (a data directory
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import secrets
+import secrets as random
 import socket
 import sys
 import time
@@ -17,38 +18,58 @@ from llm_proxy import __version__
 from llm_proxy.backends.registry import Backends
 from llm_proxy.backends.transport import Transport
 from llm_proxy.config import Settings
+from llm_proxy.config.chat_keys import ChatKeys
 from llm_proxy.config.groups import (
     AuthOptions,
     BackendGeneralOptions,
     FailoverOptions,
+    LoggingOptions,
     ResponsesOptions,
     ServerOptions,
     UsageOptions,
 )  # fmt: skip
+from llm_proxy.config.kinds import RouteSettings
+from llm_proxy.config.reload import Reloader, changed_paths
+from llm_proxy.config.settings import Saved
+from llm_proxy.config.watch import FileWatch
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
-from llm_proxy.features.order import rooms
+from llm_proxy.features.order import Needs, rooms
+from llm_proxy.option_groups import GROUPS
 from llm_proxy.routing.keyring import Keyring
 from llm_proxy.server.access import Access, BrowserGuard, ClientKey, is_loopback
+from llm_proxy.server.clients import fingerprint_key
 from llm_proxy.server.gateway import Gateway, ServerLimits
 from llm_proxy.server.health import HealthChecks
 from llm_proxy.server.lifecycle import PortInUse, listen
+from llm_proxy.server.running import ChangesForAll, Running
+from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.store.memory import MemoryStore
-from llm_proxy.store.protocols import ValueStore
+from llm_proxy.store.saved_state import SavedState
+from llm_proxy.store.session_file import SessionFile
+from llm_proxy.store.session_log import SessionLog
+from llm_proxy.store.session_redis import SessionRedis
+from llm_proxy.store.sessions import SessionBacking, Sessions
 from llm_proxy.store.sqlite import SqliteStore
 from llm_proxy.store.usage import MemoryUsage
-from llm_proxy.wire.secrets import Secret
+from llm_proxy.wire.secrets import Secret, scrub
 
 _LOG = logging.getLogger(__name__)
 _SEAL_KEY_BYTES = 32
+NOTHING_SAVED = Saved()
 
 
 class House:
-    """Everything that a start builds. `generated_key` is shown once and kept nowhere; `warnings` are for the person who starts it."""
+    """Everything that a start builds. `generated_key` is shown once and kept nowhere; `warnings` are for the person who starts it.
 
-    def __init__(self, settings: Settings) -> None:
+    What belongs to one configuration is the gateway; `reload` and `change` build another and put it in force in one step.
+    """
+
+    def __init__(self, reloader: Reloader) -> None:
+        self._reloader = reloader
+        settings, self.saved = _load(reloader)
         self.settings = settings
-        self.warnings = list(settings.warnings)
+        self.warnings = [*settings.warnings, *self.saved.warnings]
         self.generated_key = ""
         server = settings.get(ServerOptions)
         auth = settings.get(AuthOptions)
@@ -61,10 +82,33 @@ class House:
         if not server.allow_admin and hasattr(os, "geteuid") and os.geteuid() == 0:
             self.warnings.append("running as root; an ordinary user is enough (--allow-admin silences this)")
         self.data_dir = _writable(settings.data_dir, self.warnings)
+        if self.data_dir is None and settings.state_file.parent == settings.data_dir:
+            self.saved.path = None
+        self.sessions = self._sessions(settings.get(SessionOptions))
         self.main = listen(self.host, server.port)
         self.anthropic = self._anthropic_socket(server)
         self.transport = self._transport(server)
-        self.gateway = self._gateway(server, auth)
+        self._old_transports: list[Transport] = []
+        self._store = SqliteStore(self.data_dir / "state.sqlite3") if self.data_dir else MemoryStore()
+        self._usage = MemoryUsage()
+        self._logs: dict[Path, SessionLog] = {}
+        self._seal_key = _seal_key(self.data_dir)
+        self._keyring = Keyring(time.monotonic)
+        self._health = HealthChecks(False)
+        self._turn = asyncio.Lock()
+        self.running = Running()
+        self.running.listeners = self._own_addresses()
+        self.running.change = self.change
+        self.running.reload = self.reload
+        self.running.gateway = self._gateway(settings, None)
+        self._watch: FileWatch | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.running.gateway
+
+    # What outlives a configuration
 
     def _anthropic_socket(self, server: ServerOptions) -> socket.socket | None:
         wanted = server.anthropic_port
@@ -91,35 +135,59 @@ class House:
     def _own_addresses(self) -> list[tuple[str, int]]:
         return [socket_.getsockname()[:2] for socket_ in (self.main, self.anthropic) if socket_ is not None]
 
-    def _access(self, auth: AuthOptions) -> Access:
-        keys = [ClientKey(key.name, key.secret) for key in auth.api_keys]
-        if not auth.disable_auth and not keys and auth.auth_token is None:
-            self.generated_key = "llmp-" + base62(secrets.token_bytes(32), 43)
-            keys = [ClientKey("generated", Secret(self.generated_key))]
-        return Access(keys, auth.auth_token, auth.bypass_paths, disabled=auth.disable_auth)
+    def _sessions(self, options: SessionOptions) -> Sessions:
+        """Raises StoreUnusable for a repository that can never work."""
+        backing: SessionBacking | None = None
+        if options.repository == "redis":
+            backing = SessionRedis(options.redis_url)
+        elif options.repository == "file":
+            path = options.file_path or (self.data_dir / "sessions.sqlite3" if self.data_dir else None)
+            if path is None:
+                self.warnings.append("sessions are kept in memory: the data directory is not usable")
+            else:
+                backing = SessionFile(path)
+        return Sessions(
+            clock=time.time,
+            expiry_seconds=options.expiry_seconds,
+            max_age=options.max_age,
+            max_sessions=options.max_sessions,
+            cleanup_enabled=options.cleanup_enabled,
+            backing=backing,
+        )
 
-    def _gateway(self, server: ServerOptions, auth: AuthOptions) -> Gateway:
-        settings = self.settings
-        failover = settings.get(FailoverOptions)
-        usage = MemoryUsage() if settings.get(UsageOptions).enabled else None
+    # One configuration
+
+    def _gateway(self, settings: Settings, before: Gateway | None) -> Gateway:
+        server, auth = settings.get(ServerOptions), settings.get(AuthOptions)
         general = settings.get(BackendGeneralOptions)
+        usage = self._usage if settings.get(UsageOptions).enabled else None
+        secrets = [key.secret for backend in settings.backends.values() for key in backend.keys]
+        secrets += [key.secret for key in auth.api_keys]
+        failover = settings.get(FailoverOptions)
+        self._keyring.configure(
+            first_cooldown=failover.cooldown_initial_seconds,
+            longest_cooldown=failover.cooldown_max_seconds,
+            disable_seconds=failover.key_disable_seconds,
+        )
+        self._health.enabled = general.health_checks
         return Gateway(
+            running=self.running,
+            settings=settings,
+            keys=ChatKeys(GROUPS),
             backends=Backends(
                 settings.backends,
                 self.transport,
                 default=general.default_backend,
                 list_ttl=general.model_list_ttl,
+                fallback_models=settings.fallback_models,
+                before=before.backends if before is not None else None,
             ),
-            keyring=Keyring(
-                time.monotonic,
-                first_cooldown=failover.cooldown_initial_seconds,
-                longest_cooldown=failover.cooldown_max_seconds,
-                disable_seconds=failover.key_disable_seconds,
-            ),
-            features=rooms(usage=usage),
-            store=self._store(),
+            keyring=self._keyring,
+            features=rooms(self._needs(settings, usage, secrets)),
+            store=self._store,
+            sessions=self.sessions,
             usage=usage,
-            envelope=Envelope(_seal_key(self.data_dir)),
+            envelope=Envelope(self._seal_key),
             access=self._access(auth),
             browser=BrowserGuard(self.host, auth.allowed_hosts, auth.allowed_origins),
             limits=ServerLimits(
@@ -129,16 +197,119 @@ class House:
                 store_ttl=settings.get(ResponsesOptions).store_ttl_seconds,
             ),
             version=__version__,
-            health=HealthChecks(general.health_checks),
-            secrets=[key.secret for backend in settings.backends.values() for key in backend.keys],
+            health=self._health,
+            fingerprint_key=fingerprint_key(self._seal_key),
+            secrets=secrets,
         )
 
-    def _store(self) -> ValueStore:
-        return SqliteStore(self.data_dir / "state.sqlite3") if self.data_dir else MemoryStore()
+    def _needs(self, settings: Settings, usage: MemoryUsage | None, hidden: list[Secret]) -> Needs:
+        directory = settings.get(SessionOptions).log_directory
+        log = None
+        if directory is not None:
+            log = self._logs.get(directory) or self._logs.setdefault(directory, SessionLog(directory))
+        return Needs(settings=settings, usage=usage, log=log, clean=lambda text: scrub(text, hidden))
+
+    def _access(self, auth: AuthOptions) -> Access:
+        keys = [ClientKey(key.name, key.secret) for key in auth.api_keys]
+        if not auth.disable_auth and not keys and auth.auth_token is None:
+            self.generated_key = self.generated_key or "llmp-" + base62(random.token_bytes(32), 43)
+            keys = [ClientKey("generated", Secret(self.generated_key))]
+        return Access(keys, auth.auth_token, auth.bypass_paths, disabled=auth.disable_auth, admins=auth.admin_keys)
+
+    # Changes while it runs
+
+    async def change(self, changes: ChangesForAll) -> None:
+        """In-chat changes for all: in force at once for every request that begins now; returns when they are on disk."""
+        routes = {
+            name: RouteSettings(policy=route.policy, elements=route.elements) if route is not None else None
+            for name, route in changes.routes.items()
+        }
+        self.saved.apply(changes.values, routes, self.settings.file_routes)
+        self._put_in_force(self._reloader.with_saved(self.settings, self.saved))
+        await self.saved.written()
+
+    async def reload(self) -> list[str]:
+        async with self._turn:
+            kept = Saved(dict(self.saved.values), dict(self.saved.routes), self.saved.deleted_routes)
+            settings = await asyncio.to_thread(self._reloader.load, kept)
+            # Commands may have saved something while the files were read.
+            settings = self._reloader.with_saved(settings, self.saved)
+            changed = changed_paths(self.settings, settings)
+            for warning in settings.warnings:
+                if warning not in self.settings.warnings:
+                    _LOG.warning("%s", warning)
+            for line in settings.needs_restart:
+                _LOG.warning("a restart is needed for %s", line)
+            self._put_in_force(settings)
+            self._watch_files()
+            return changed
+
+    def _put_in_force(self, settings: Settings) -> None:
+        before = self.running.gateway
+        old, new = self.settings, settings
+        self.settings = settings
+        if old.get(ServerOptions).upstream_proxy != new.get(ServerOptions).upstream_proxy:
+            self._old_transports.append(self.transport)
+            self.transport = self._transport(new.get(ServerOptions))
+        options = new.get(SessionOptions)
+        self.sessions.configure(
+            expiry_seconds=options.expiry_seconds,
+            max_age=options.max_age,
+            max_sessions=options.max_sessions,
+            cleanup_enabled=options.cleanup_enabled,
+        )
+        if old.get(LoggingOptions).level != new.get(LoggingOptions).level:
+            logging.getLogger().setLevel(new.get(LoggingOptions).level.upper())
+        self.running.gateway = self._gateway(settings, before)
+
+    def open(self) -> None:
+        """Begins what runs beside the requests: the watch over files, the clean-up of sessions. Needs the event loop."""
+        self._watch_files()
+        self._sweep_later()
+
+    def _watch_files(self) -> None:
+        wanted = self.settings.get(ServerOptions).config_watch
+        if self._watch is not None and wanted:
+            self._watch.watch(self.settings.stamps)
+        elif self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        elif wanted:
+            self._watch = FileWatch(self.settings.stamps, self._reload_soon, asyncio.get_running_loop())
+            self._watch.start()
+
+    def _reload_soon(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self.running.reload_quietly())
+
+    def _sweep_later(self) -> None:
+        interval = self.settings.get(SessionOptions).cleanup_interval
+
+        def sweep() -> None:
+            self.sessions.sweep()
+            self._sweep_later()
+
+        self._sweeper = asyncio.get_running_loop().call_later(interval, sweep)
 
     async def close(self) -> None:
-        await self.gateway.store.close()
-        await self.transport.close()
+        if self._watch is not None:
+            self._watch.stop()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self.sessions.close()
+        await asyncio.to_thread(self.saved.close)
+        for log in self._logs.values():
+            await log.close()
+        await self._store.close()
+        await self.gateway.backends.close()
+        for transport in (*self._old_transports, self.transport):
+            await transport.close()
+
+
+def _load(reloader: Reloader) -> tuple[Settings, SavedState]:
+    """The settings of a start. Where saved state lies is itself an option, so it is found first. Raises ConfigError."""
+    settings = reloader.load(NOTHING_SAVED)
+    saved = SavedState(settings.state_file)
+    return reloader.with_saved(settings, saved), saved
 
 
 def _writable(directory: Path, warnings: list[str]) -> Path | None:
@@ -157,7 +328,7 @@ def _writable(directory: Path, warnings: list[str]) -> Path | None:
 def _seal_key(directory: Path | None) -> bytes:
     """The key of sealed reasoning: kept in the data directory, so that conversations survive a restart."""
     if directory is None:
-        return secrets.token_bytes(32)
+        return random.token_bytes(32)
     path = directory / "seal.key"
     try:
         kept = path.read_bytes()
@@ -165,7 +336,7 @@ def _seal_key(directory: Path | None) -> bytes:
             return kept
     except OSError:
         pass
-    key = secrets.token_bytes(_SEAL_KEY_BYTES)
+    key = random.token_bytes(_SEAL_KEY_BYTES)
     draft = directory / f"seal.key.{os.getpid()}"
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

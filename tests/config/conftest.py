@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from llm_proxy.config import ConfigError, OptionGroup, Settings, load_settings
+from llm_proxy.config import ConfigError, OptionGroup, Saved, Settings, load_settings
 from llm_proxy.option_groups import GROUPS
 
 
@@ -41,7 +41,7 @@ def load(tmp_path: Path) -> Load:
         if dotenv is not None:
             (tmp_path / ".env").write_text(dotenv, encoding="utf-8")
         environ = {"HOME": str(tmp_path / "home"), **(env or {})}
-        return load_settings(argv, environ, tmp_path, groups, saved or {})
+        return load_settings(argv, environ, tmp_path, groups, Saved(saved or {}))
 
     return call
 

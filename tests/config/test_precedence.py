@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.config import Option, load_settings
+from llm_proxy.config import Option, Saved, load_settings
 from llm_proxy.option_groups import GROUPS
 
-OPTIONS = [option for group in GROUPS for option in group.options if option.path]
+OPTIONS = [option for group in GROUPS for option in group.options if option.path and not option.keyed]
 RANKS = ("flag", "set", "env", "generic", "saved", "file")
 
 
@@ -22,11 +22,13 @@ def texts(option: Option) -> st.SearchStrategy[str]:
     kind = option.kind
     if option.path == "default_backend":
         return st.sampled_from(["openai", "gemini", "zai", "demo"])
+    if option.path == "command_prefix":
+        return st.sampled_from(["!/", "##", "ab", "[[x"])
     if option.path == "logging.format":
         return st.sampled_from(["json", "%(message)s"])
     if option.path == "auth.bypass_paths":
         return st.sampled_from(["/a", "/b", "/c/d"])
-    if option.path == "auth.allowed_origins":
+    if option.path in {"auth.allowed_origins", "allowed_redirect_origins"}:
         return st.sampled_from(["https://a.test", "http://b.test:8080"])
     low = int(kind.minimum if kind.minimum is not None else (kind.above or 0) + 1)
     match kind.base:
@@ -93,7 +95,7 @@ def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data:
             content = {name: content}
         file.write_bytes(msgspec.json.encode(content))
 
-    loaded = load_settings(argv, environ, tmp_path, GROUPS, saved)
+    loaded = load_settings(argv, environ, tmp_path, GROUPS, Saved(saved))
 
     entry = next(entry for entry in loaded.entries() if entry[0] == option.path)
     winner = next((rank for rank in RANKS if rank in values), None)

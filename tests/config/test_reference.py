@@ -115,7 +115,7 @@ def test_a_listing_shows_value_and_source(load: Load) -> None:
 def test_a_start_without_a_file_does_not_load_the_parser(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from llm_proxy.config import load_settings; "
-        "load_settings([], {'HOME': '/'}, Path(sys.argv[1])); "
+        "load_settings([], {'HOME': '/'}, Path(sys.argv[1]), []); "
         "print(sorted(name for name in sys.modules if name in {'ruamel.yaml', 'difflib', 'platformdirs'}))"
     )
     source = Path(__file__).parents[2] / "src"

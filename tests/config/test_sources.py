@@ -81,6 +81,36 @@ def test_real_variables_win_over_the_env_file(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("AUTH_TOKEN=a", "a"),
+        ("AUTH_TOKEN = a b # why", "a b"),
+        ("AUTH_TOKEN=a#b", "a#b"),
+        ("AUTH_TOKEN='a # b' # why", "a # b"),
+        ("AUTH_TOKEN='\"a\"'", '"a"'),
+        ('AUTH_TOKEN=" a "', "a"),
+        ("AUTH_TOKEN=a$HOME${HOME}", "a$HOME${HOME}"),
+        ("AUTH_TOKEN='a", "'a"),
+        ("\texport\tAUTH_TOKEN=a\r", "a"),
+        ("AUTH_TOKEN=a=b", "a=b"),
+        ("AUTH_TOKEN=a\nAUTH_TOKEN=b", "b"),
+        ("AUTH_TOKEN=", None),
+        ("AUTH_TOKEN= # nothing", None),
+        ("#AUTH_TOKEN=a", None),
+    ],
+)
+def test_lines_of_the_env_file(load: Load, line: str, value: str | None) -> None:
+    settings = load(dotenv=f"\ufeff{line}\n")
+    token = settings.get(AuthOptions).auth_token
+    assert (token.reveal() if token is not None else None) == value
+    assert settings.warnings == []
+
+
+def test_an_empty_real_variable_counts_as_unset(load: Load) -> None:
+    assert load(env={"LOG_LEVEL": " "}, dotenv="LOG_LEVEL=debug").get(LoggingOptions).level == "debug"
+
+
+@pytest.mark.parametrize(
     ("argv", "env", "expected"),
     [
         (["--disable-accounting"], {}, False),

@@ -26,7 +26,8 @@ class Redirect(msgspec.Struct, frozen=True):
     """A session's own server instead of the configured one (RT-12).
 
     `base_url` is absolute http(s). The stored key travels only when `keep_key` (the origin is on the
-    operator's list, or the configured one); otherwise `credential`, which the client supplied, or nothing.
+    operator's list, or the configured one); otherwise, or where none is stored, `credential`, which the client
+    supplied, or nothing.
     `policy` says which addresses it may reach.
     """
 
@@ -98,10 +99,10 @@ class Backend(Protocol):
     def origin(self) -> Origin | None:
         """Where its calls go; None for one without network."""
 
-    def dialect_for(self, client_dialect: str) -> str:
-        """The dialect in which a client of `client_dialect` is served here."""
+    def dialect_for(self, client_dialect: str, redirect: Redirect | None = None) -> str:
+        """The dialect in which a client of `client_dialect` is served here, or at the session's own server."""
 
-    def capabilities(self, model: str, dialect: str) -> Capabilities: ...
+    def capabilities(self, model: str, dialect: str, redirect: Redirect | None = None) -> Capabilities: ...
 
     def limits(self, model: str) -> Limits:
         """What is known now, without any call."""
@@ -109,7 +110,7 @@ class Backend(Protocol):
     def maker(self, model: str) -> str:
         """Who seals reasoning there: `<id>/<model family>` (see `dialects.base.Target.maker`)."""
 
-    def learn(self, model: str, dialect: str, fault: Fault) -> bool:
+    def learn(self, model: str, dialect: str, fault: Fault, redirect: Redirect | None = None) -> bool:
         """Note what a 400 teaches about a parameter. True when something new was learned, so that one repeat
         makes sense.
         """
@@ -117,6 +118,10 @@ class Backend(Protocol):
     @property
     def list_failed(self) -> bool:
         """Did the provider refuse its list when it was read last; what `models` gives is the fallback then."""
+
+    @property
+    def known_models(self) -> tuple[str, ...] | None:
+        """The ids of its models as far as known now; None while the provider's list was not read. Makes no call."""
 
     def supports(self, action: Action) -> bool: ...
 

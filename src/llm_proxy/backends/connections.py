@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import ipaddress
 import socket
 import ssl
 from collections.abc import Callable, Collection, Sequence
@@ -190,6 +191,7 @@ class _Connector(aiohttp.TCPConnector):
         kind = address_class(address)
         if kind not in _ALLOWED[self._policy]:
             raise _Refused(kind)
+        address = _unmapped(address)
         for own, own_port in self._own_addresses():
             if own_port == port and (own == address or (own in ("0.0.0.0", "::") and _is_ours(address))):
                 raise _Refused("own")
@@ -200,6 +202,13 @@ class _Connector(aiohttp.TCPConnector):
             if not should_close and len(self._conns.get(key, ())) >= protocol.keep:
                 should_close = True
         super()._release(key, protocol, should_close=should_close)
+
+
+def _unmapped(address: str) -> str:
+    """An IPv4 address in IPv6 clothes (`::ffff:127.0.0.1`) as itself: the system connects both to the same place."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    inside = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(inside or found)
 
 
 def _is_ours(address: str) -> bool:

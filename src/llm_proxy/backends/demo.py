@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from llm_proxy.backends.base import Action, Call, Limits
+from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.demo_answers import MODELS, Script, answer, prompt_text
 from llm_proxy.backends.transport import MemoryResponse, Response
 from llm_proxy.config.backends import BackendSettings
@@ -75,10 +75,10 @@ class DemoBackend:
     def origin(self) -> Origin | None:
         return None
 
-    def dialect_for(self, client_dialect: str) -> str:
+    def dialect_for(self, client_dialect: str, redirect: Redirect | None = None) -> str:
         return "openai-chat"
 
-    def capabilities(self, model: str, dialect: str) -> Capabilities:
+    def capabilities(self, model: str, dialect: str, redirect: Redirect | None = None) -> Capabilities:
         return self._capabilities
 
     def limits(self, model: str) -> Limits:
@@ -87,12 +87,16 @@ class DemoBackend:
     def maker(self, model: str) -> str:
         return f"{self.id}/demo"
 
-    def learn(self, model: str, dialect: str, fault: Fault) -> bool:
+    def learn(self, model: str, dialect: str, fault: Fault, redirect: Redirect | None = None) -> bool:
         return False
 
     @property
     def list_failed(self) -> bool:
         return False
+
+    @property
+    def known_models(self) -> tuple[str, ...] | None:
+        return tuple(sorted(MODELS))
 
     def supports(self, action: Action) -> bool:
         return action != "count"

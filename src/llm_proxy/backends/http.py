@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
+import msgspec
+
 from llm_proxy import __version__, dialects
 from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.catalog import AUTH_HEADERS, Row, row_for
@@ -65,8 +67,8 @@ class HttpBackend:
         self._own = parse_base_url(self.row.base_url).origin
         self._headers, self._fixed = _split_headers(settings, self._base.origin)
         self._guarded = self._base.origin != self._own or _is_loopback(self._base.origin)
-        self._capabilities: dict[tuple[str, str], Capabilities] = {}
-        self._learned: dict[tuple[str, str], dict[str, object]] = {}
+        self._capabilities: dict[tuple[str, str, str], Capabilities] = {}
+        self._learned: dict[tuple[str, str, str], dict[str, object]] = {}
         self._catalogue = Catalogue(
             self._read_models if self.row.models_path else None,
             settings,
@@ -113,13 +115,15 @@ class HttpBackend:
     def origin(self) -> Origin:
         return self._base.origin
 
-    def dialect_for(self, client_dialect: str) -> str:
+    def dialect_for(self, client_dialect: str, redirect: Redirect | None = None) -> str:
         """A Responses client reaches `/responses` where that is known to exist (BE-07); all else speaks the
-        row's dialect.
+        row's dialect. Of a session's own server nothing is known.
         """
         if client_dialect == "openai-responses" and self.row.dialect == "openai-chat":
             native = self.settings.native_responses
-            if native is None:
+            if elsewhere := self._elsewhere(redirect):
+                native = elsewhere == str(self._own) and self.row.responses
+            elif native is None:
                 native = self.row.responses and self._base.origin == self._own
             if native:
                 return "openai-responses"
@@ -128,6 +132,10 @@ class HttpBackend:
     @property
     def list_failed(self) -> bool:
         return self._catalogue.failed
+
+    @property
+    def known_models(self) -> tuple[str, ...] | None:
+        return self._catalogue.known
 
     def supports(self, action: Action) -> bool:
         match action:
@@ -140,17 +148,30 @@ class HttpBackend:
 
     # what its models can do
 
-    def capabilities(self, model: str, dialect: str) -> Capabilities:
-        found = self._capabilities.get((model, dialect))
+    def capabilities(self, model: str, dialect: str, redirect: Redirect | None = None) -> Capabilities:
+        place = (model, dialect, self._elsewhere(redirect))
+        found = self._capabilities.get(place)
         if found is None:
             if len(self._capabilities) > _MOST_LEARNED:
                 self._capabilities.clear()
-            found = self._capabilities[model, dialect] = lookup(dialect, model, self._overrides(model, dialect))
+            found = self._capabilities[place] = lookup(dialect, model, self._overrides(*place))
         return found
 
-    def _overrides(self, model: str, dialect: str) -> dict[str, object]:
+    def _elsewhere(self, redirect: Redirect | None) -> str:
+        """The origin of a session's own server; "" for the configured one. What is learned at one says
+        nothing of the other.
+        """
+        if redirect is None:
+            return ""
+        try:
+            origin = parse_base_url(redirect.base_url).origin
+        except UrlFault:
+            return ""
+        return "" if origin == self._base.origin else str(origin)
+
+    def _overrides(self, model: str, dialect: str, elsewhere: str) -> dict[str, object]:
         overrides: dict[str, object] = {}
-        if dialect == "openai-chat" and self._base.origin != self._own:
+        if dialect == "openai-chat" and (elsewhere or str(self._base.origin)) != str(self._own):
             overrides |= compatible_quirks(model)
         overrides |= self.row.quirks
         configured = self.settings.models.get(model)
@@ -158,7 +179,7 @@ class HttpBackend:
             overrides["max_output"] = configured.max_output_tokens
         if not self.settings.usage_include:
             overrides["stream_usage"] = False
-        return overrides | self._learned.get((model, dialect), {})
+        return overrides | self._learned.get((model, dialect, elsewhere), {})
 
     def limits(self, model: str) -> Limits:
         return self._catalogue.limits(model, self.capabilities(model, self.row.dialect).max_output)
@@ -167,14 +188,15 @@ class HttpBackend:
         family = _FAMILY.match(model.rsplit("/", 1)[-1].lower())
         return f"{self.id}/{family[0] if family else ''}"
 
-    def learn(self, model: str, dialect: str, fault: Fault) -> bool:
-        taught = lesson(fault, self.capabilities(model, dialect))
+    def learn(self, model: str, dialect: str, fault: Fault, redirect: Redirect | None = None) -> bool:
+        taught = lesson(fault, self.capabilities(model, dialect, redirect))
         if not taught:
             return False
         if len(self._learned) > _MOST_LEARNED:
             self._learned.clear()
-        self._learned[model, dialect] = self._learned.get((model, dialect), {}) | taught
-        self._capabilities.pop((model, dialect), None)
+        place = (model, dialect, self._elsewhere(redirect))
+        self._learned[place] = self._learned.get(place, {}) | taught
+        self._capabilities.pop(place, None)
         return True
 
     async def models(self) -> list[ModelInfo]:
@@ -225,21 +247,23 @@ class HttpBackend:
             raise FaultError(
                 Fault(kind="bad_request", message=f"The session's URL is not usable: {error}.", side="client")
             ) from None
-        if not redirect.keep_key and base.origin != self._base.origin:
+        if redirect.keep_key or base.origin == self._base.origin:
+            stored = self._fixed if credential is None else (credential, *self._fixed)
+            credentials = [msgspec.structs.replace(one, origin=base.origin) for one in stored]
+        else:
+            credentials = []
             for name in self._headers:
                 if headers.get(name) == self._headers[name]:
                     del headers[name]
-            secret = redirect.credential
-            credential = None if secret is None else self._credential(secret, base.origin)
-        elif credential is not None:
-            credential = self._credential(credential.secret, base.origin)
+        if not credentials and redirect.credential is not None:
+            credentials = [self._credential(redirect.credential, base.origin)]
         if call.loop_guard:
             headers[LOOP_GUARD] = call.loop_guard
         return await self._transport.post(
             Endpoint(base.origin, self._target(base.path, call)),
             headers,
             call.body,
-            credentials=() if credential is None else (credential,),
+            credentials=credentials,
             connect_timeout=self.settings.connect_timeout,
             silence_timeout=self.settings.timeout,
             address_policy=redirect.policy,

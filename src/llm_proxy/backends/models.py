@@ -70,6 +70,13 @@ class Catalogue:
         self._listed = {model.id: model for model in listed}
         self._next_read = self._clock() + self._ttl
 
+    @property
+    def known(self) -> tuple[str, ...] | None:
+        """The ids known now, without any call; None while the provider's list was not read."""
+        if self._listed is None and not self._settings.pinned and self._read is not None:
+            return None
+        return tuple(sorted(self._known()))
+
     def _known(self) -> dict[str, ModelInfo]:
         configured = {name: ModelInfo(id=name) for name in self._settings.models}
         if self._settings.pinned:

@@ -23,7 +23,8 @@ class Backends:
     """`settings` in the order in which they were declared; built-in ids that it lacks exist all the same,
     without keys.
 
-    `default` is the configured id, None for the first functional one. `fallback_models`: id -> models shown
+    `before` are those of the configuration that this one replaces: instances with equal settings go on, with what they have
+    learned. `default` is the configured id, None for the first functional one. `fallback_models`: id -> models shown
     when a provider's list cannot be read.
     """
 
@@ -36,6 +37,7 @@ class Backends:
         list_ttl: float = 300.0,
         fallback_models: Mapping[str, tuple[str, ...]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        before: Backends | None = None,
     ) -> None:
         self._settings = {id.lower(): instance for id, instance in settings.items()}
         for type_ in TABLE_ORDER:
@@ -45,7 +47,18 @@ class Backends:
         self._list_ttl = list_ttl
         self._fallback_models = fallback_models or {}
         self._clock = clock
-        self._built: dict[str, Backend] = {}
+        self._built: dict[str, Backend] = {} if before is None else before._kept(self)
+
+    def _kept(self, after: Backends) -> dict[str, Backend]:
+        """What is built and the same in `after`."""
+        if (self._transport, self._list_ttl) != (after._transport, after._list_ttl):
+            return {}
+        return {
+            id: backend
+            for id, backend in self._built.items()
+            if after._settings.get(id) == self._settings[id]
+            and after._fallback_models.get(id) == self._fallback_models.get(id)
+        }
 
     def __contains__(self, id: object) -> bool:
         """Is `id` known, usable or not; this is what makes it a prefix of a model name (RT-01)."""

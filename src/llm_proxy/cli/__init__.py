@@ -2,38 +2,112 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "serve": "start the proxy (the default)",
     "config": "check, show, example, schema: look at the configuration without starting",
+    "models": "list the models of each back-end, as a running proxy sees them",
+    "routes": "list the failover routes in force",
+    "stream-test": "stream one answer from a running proxy and show when each event arrives",
     "version": "print the version",
 }
+_HELP = ("--help", "-h")
+
+
+class CommandFault(Exception):
+    """What keeps a command from its work, for the person who typed it. `status` is the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs a command; returns the exit status: 0 normal, 2 configuration, 3 port in use, 1 other."""
+    """Runs a command; returns the exit status: 0 normal, 2 configuration or wrong use, 3 port in use, 1 other."""
     name, rest = "serve", list(arguments)
     if rest and not rest[0].startswith("-"):
         name, rest = rest[0], rest[1:]
-    if "--version" in rest[:1] or name == "version":
-        from llm_proxy import __version__
+    try:
+        return _dispatch(name, rest)
+    except CommandFault as fault:
+        print(f"llm-proxy: {fault}", file=sys.stderr)
+        return fault.status
+    except KeyboardInterrupt:
+        print("\nllm-proxy: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has enough (`llm-proxy models | head`); the interpreter must not try to flush the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
+
+def _dispatch(name: str, rest: list[str]) -> int:
+    if name == "version" or (name == "serve" and "--version" in rest[:1]):
+        return _version(rest)
+    if name == "serve" and any(argument in _HELP for argument in rest):
+        return _help()
+    command = _command(name)
+    if command is None:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"llm-proxy: there is no command {name!r}{hint}\n\n{_listed()}", file=sys.stderr)
+        return 2
+    return command(rest)
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int] | None:
+    """Only what the command needs is imported."""
+    match name:
+        case "serve":
+            from llm_proxy.cli.serve import serve
+
+            return serve
+        case "config":
+            from llm_proxy.cli.config import config
+
+            return config
+        case "models":
+            from llm_proxy.cli.models import models
+
+            return models
+        case "routes":
+            from llm_proxy.cli.routes import routes
+
+            return routes
+        case "stream-test":
+            from llm_proxy.cli.stream_test import stream_test
+
+            return stream_test
+        case _:
+            return None
+
+
+def _version(rest: Sequence[str]) -> int:
+    from llm_proxy import __version__
+
+    if any(argument in _HELP for argument in rest):
+        print("usage: llm-proxy version\n\nprint the version")
+    else:
         print(f"llm-proxy {__version__}")
-        return 0
-    if name == "serve":
-        from llm_proxy.cli.serve import serve
+    return 0
 
-        return serve(rest)
-    if name == "config":
-        from llm_proxy.cli.config import config
 
-        return config(rest)
-    import difflib
+def _help() -> int:
+    """Every flag of every option group, and the other commands."""
+    from llm_proxy.config import build_parser
+    from llm_proxy.option_groups import GROUPS
 
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    commands = "\n".join(f"  {command:<8} {text}" for command, text in COMMANDS.items())
-    print(f"llm-proxy: there is no command {name!r}{hint}\n\ncommands:\n{commands}", file=sys.stderr)
-    return 2
+    parser = build_parser(GROUPS)
+    parser.usage = "llm-proxy [COMMAND] [options]"
+    print(f"{parser.format_help()}\n{_listed()}\n\n`llm-proxy COMMAND --help` says more of each.")
+    return 0
+
+
+def _listed() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(["commands:", *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())])

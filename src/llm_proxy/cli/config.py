@@ -17,8 +17,9 @@ _USAGE = """usage: llm-proxy config COMMAND [options of serve]
 
 
 def config(arguments: Sequence[str]) -> int:
-    from llm_proxy.config import ConfigError, load_settings, reference
+    from llm_proxy.config import ConfigError, reference
     from llm_proxy.option_groups import GROUPS
+    from llm_proxy.store.saved_state import effective_settings
 
     command, rest = (arguments[0], list(arguments[1:])) if arguments else ("", [])
     if command == "example":
@@ -35,7 +36,7 @@ def config(arguments: Sequence[str]) -> int:
     if command == "check" and rest and not rest[0].startswith("-"):
         rest = ["--config", *rest]
     try:
-        settings = load_settings(rest, os.environ, Path.cwd(), GROUPS)
+        settings = effective_settings(rest, os.environ, Path.cwd(), GROUPS)
     except ConfigError as error:
         print("\n".join(error.errors[:20]), file=sys.stderr)
         return 2

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm_proxy.boot import House
-    from llm_proxy.config import Settings
+    from llm_proxy.config import ConfigError, Settings
+    from llm_proxy.config.reload import Reloader
 
 
 def serve(arguments: Sequence[str]) -> int:
-    from llm_proxy.config import ConfigError, load_settings
+    from llm_proxy.config import ConfigError
+    from llm_proxy.config.reload import Reloader
     from llm_proxy.option_groups import GROUPS
 
+    reloader = Reloader(arguments, os.environ, Path.cwd(), GROUPS)
     try:
-        settings = load_settings(arguments, os.environ, Path.cwd(), GROUPS)
+        settings = reloader.load()
     except ConfigError as error:
-        for line in error.errors[:20]:
-            print(line, file=sys.stderr)
-        return 2
+        return _refuse(error)
     from llm_proxy.cli import log
     from llm_proxy.config.groups import LoggingOptions
 
@@ -35,18 +36,31 @@ def serve(arguments: Sequence[str]) -> int:
         print(f"llm-proxy: the log file {options.file} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     try:
-        return _start(settings)
+        return _start(reloader)
     finally:
         writer.finish()
 
 
-def _start(settings: Settings) -> int:
+def _refuse(error: ConfigError) -> int:
+    for line in error.errors[:20]:
+        print(line, file=sys.stderr)
+    return 2
+
+
+def _start(reloader: Reloader) -> int:
     from llm_proxy.boot import House, raise_descriptor_limit
+    from llm_proxy.config import ConfigError
     from llm_proxy.server.lifecycle import PortInUse
+    from llm_proxy.store.sessions import StoreUnusable
 
     raise_descriptor_limit()
     try:
-        house = House(settings)
+        house = House(reloader)
+    except ConfigError as error:
+        return _refuse(error)
+    except StoreUnusable as error:
+        print(f"llm-proxy: {error}", file=sys.stderr)
+        return 2
     except PortInUse as error:
         print(f"llm-proxy: {error}", file=sys.stderr)
         return 3
@@ -60,7 +74,8 @@ def _run(house: House) -> int:
     from llm_proxy.server.lifecycle import Lifecycle
 
     async def main() -> None:
-        lifecycle = Lifecycle(house.gateway, house.main, house.anthropic, lambda: _announce(house), house.close)
+        house.open()
+        lifecycle = Lifecycle(house.running, house.main, house.anthropic, lambda: _announce(house), house.close)
         await lifecycle.run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -78,8 +93,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _source_of_key(settings: Settings) -> str:
+    source = settings.source_of("auth.api_keys")
+    return settings.source_of("auth.auth_token") if source == "default" else source
+
+
 def _announce(house: House) -> None:
     """The start lines (OPS-17, GEN-02), on standard error: they are for the person, not for a log file."""
+    from llm_proxy.commands.options import CommandOptions
+
     for handler in logging.getLogger().handlers:
         handler.flush()  # what was said while building stands before the start lines
     gateway, settings = house.gateway, house.settings
@@ -94,7 +116,11 @@ def _announce(house: House) -> None:
         f"  default back end           {gateway.backends.default.id}   (usable: {', '.join(functional)})",
         f"  data directory             {house.data_dir or 'none: state is kept in memory'}",
         f"  config                     {settings.config_file or 'none'}",
+        f"  features on                {', '.join(room.name for room in gateway.features if room.name) or 'none'}",
     ]
+    commands = settings.get(CommandOptions)
+    if not commands.disable_interactive_commands:
+        lines.append(f"  commands                   type {commands.command_prefix}help in any chat")
     if house.generated_key:
         lines += [
             f"  client key                 {house.generated_key}",
@@ -102,6 +128,8 @@ def _announce(house: House) -> None:
         ]
     elif gateway.access.disabled:
         lines.append("  client key                 none needed (authentication is disabled)")
+    else:
+        lines.append(f"  client key                 as configured ({_source_of_key(settings)})")
     lines += [f"  warning: {warning}" for warning in house.warnings]
     key = house.generated_key or ("none" if gateway.access.disabled else "$LLM_INTERACTIVE_PROXY_API_KEY")
     lines += [

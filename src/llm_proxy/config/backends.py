@@ -15,7 +15,7 @@ import msgspec
 
 from llm_proxy.config.document import Node, Place, Problem, nearest
 from llm_proxy.config.environment import Environment
-from llm_proxy.config.kinds import Mismatch, ModelLimits, NamedKey, listed, read_key, show_found
+from llm_proxy.config.kinds import Mismatch, ModelLimits, NamedKey, listed, plain, read_key, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
 from llm_proxy.wire.secrets import Secret
 
@@ -155,14 +155,15 @@ class BackendSources(msgspec.Struct):
     sets: dict[str, dict[str, Node]]
     generic: dict[str, dict[str, Node]]
     file: dict[str, Node]
+    instances: dict[str, Node]
     environment: Environment
 
     def ids(self) -> list[str]:
-        """The file's order, then other sources, then the built-in ids."""
-        return list(dict.fromkeys([*self.file, *self.sets, *self.generic, *BUILT_IN]))
+        """The file's order, then the files of one back-end each, then other sources, then the built-in ids."""
+        return list(dict.fromkeys([*self.file, *self.instances, *self.sets, *self.generic, *BUILT_IN]))
 
     def mentions(self, id: str) -> bool:
-        return id in self.file or id in self.sets or id in self.generic
+        return any(id in named for named in (self.file, self.instances, self.sets, self.generic))
 
 
 class BackendReader:
@@ -193,7 +194,7 @@ class BackendReader:
 
     def read_one(self, id: str, mentioned: bool) -> BackendSettings | None:
         path = f"backends.{id}"
-        file = self.sources.file.get(id)
+        file = self.sources.file.get(id) or self.sources.instances.get(id)
         top = (file.key_place or file.place) if file else Place(path)
         if not ID.fullmatch(id):
             self.problems.append(Problem(top, f"{path}: expected an id of letters, digits, '.', '_' and '-'"))
@@ -226,8 +227,15 @@ class BackendReader:
         )
 
     def _file_members(self, id: str) -> dict[str, Node]:
-        """The members of the file's entry, after refusing unknown ones and contradicting aliases."""
-        node = self.sources.file.get(id)
+        """The members of the configuration file's entry over those of the back-end's own file, leaf by leaf."""
+        main = self._members_of(id, self.sources.file.get(id))
+        below = self._members_of(id, self.sources.instances.get(id))
+        for name, node in below.items():
+            main[name] = _merged(main[name], node) if name in main else node
+        return main
+
+    def _members_of(self, id: str, node: Node | None) -> dict[str, Node]:
+        """The members of one entry by option path, after refusing unknown ones and contradicting aliases."""
         if node is None or node.value is None:
             return {}
         path = f"backends.{id}"
@@ -241,13 +249,16 @@ class BackendReader:
                 hint = f", did you mean {path}.{near}" if near else ""
                 place = member.key_place or member.place
                 self.problems.append(Problem(place, f"unknown key {path}.{name}{hint}"))
+        found: dict[str, Node] = {}
         for declared in BackendOptions.options:
             given = [name for name in declared.paths if name in node.value]
-            if len(given) > 1 and node.value[given[0]].value != node.value[given[1]].value:
+            if given:
+                found[declared.path] = node.value[given[0]]
+            if len(given) > 1 and plain(node.value[given[0]]) != plain(node.value[given[1]]):
                 place = node.value[given[1]].place
                 text = f"{path}.{given[1]}: differs from {path}.{given[0]}, which is the same option"
                 self.problems.append(Problem(place, text))
-        return node.value
+        return found
 
     def _layers(
         self, id: str, declared: Option, built_in: BuiltIn, members: Mapping[str, Node]
@@ -426,6 +437,16 @@ _KEY_PREFIXES: Final[Mapping[str, str]] = {"sk-ant-": "anthropic", "sk-or-": "op
 
 def _owner_of(key: str) -> str | None:
     return next((owner for prefix, owner in _KEY_PREFIXES.items() if key.startswith(prefix)), None)
+
+
+def _merged(strong: Node, weak: Node) -> Node:
+    """Maps are merged by key; anything else is replaced as a whole."""
+    if not (isinstance(strong.value, dict) and isinstance(weak.value, dict)):
+        return strong
+    members = dict(weak.value)
+    for name, node in strong.value.items():
+        members[name] = _merged(node, members[name]) if name in members else node
+    return Node(members, strong.place, strong.key_place)
 
 
 def _find(members: Mapping[str, Node], *names: str) -> Node | None:

@@ -26,10 +26,12 @@ class ChatKeys:
     def __init__(self, groups: Sequence[type[OptionGroup]]) -> None:
         self._by_name: dict[str, Option] = {}
         self._options: list[Option] = []
+        self._group_of: dict[str, type[OptionGroup]] = {}
         for group in groups:
             for option in group.options:
                 if option.chat is not None:
                     self._options.append(option)
+                    self._group_of[option.id] = group
                     for name in (option.chat.name, *option.chat.aliases):
                         self._by_name[canonical(name)] = option
 
@@ -38,6 +40,10 @@ class ChatKeys:
 
     def find(self, name: str) -> Option | None:
         return self._by_name.get(canonical(name))
+
+    def group_of(self, option: Option) -> type[OptionGroup]:
+        """The group that declares `option`."""
+        return self._group_of[option.id]
 
     def nearest(self, name: str) -> str:
         """The known name most like `name`, or nothing."""

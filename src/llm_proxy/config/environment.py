@@ -84,6 +84,7 @@ def read_env_file(path: Path, problems: list[Problem], warnings: list[str]) -> d
 
 
 def _without_comment(value: str) -> str:
+    # The quotes stay: one pair of them is removed later, as it is for every variable.
     if value[:1] in {'"', "'"} and (end := value.find(value[0], 1)) > 0:
-        return value[1:end]
+        return value[: end + 1]
     return re.split(r"(?:^|\s)#", value, maxsplit=1)[0].strip()

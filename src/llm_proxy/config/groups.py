@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
-from llm_proxy.config.kinds import NamedKey
+from llm_proxy.config.kinds import ModelDefaults, NamedKey
 from llm_proxy.config.options import ChatKey, OptionGroup, option
 from llm_proxy.wire.secrets import Secret
 
@@ -134,6 +134,13 @@ class ServerOptions(OptionGroup, path="proxy", title="Server and process"):
         default_text="the user's data directory",
         help="directory of usage records, saved state and captures",
     )
+    config_watch: bool = option(
+        True,
+        at="config_watch",
+        env="CONFIG_WATCH",
+        switch="config-watch",
+        help="take over changes of the configuration's files without a restart",
+    )
     allow_admin: bool = option(
         False,
         at="allow_admin",
@@ -237,6 +244,9 @@ class BackendGeneralOptions(OptionGroup, title="Back-ends: general"):
         minimum=0,
         unit="seconds",
         help="time after which a provider's list of models is read again",
+    )
+    model_defaults: dict[str, ModelDefaults] = option(
+        {}, help="values for requests that leave them open, by `backend:model`, model or a pattern with `*`"
     )
     health_checks: bool = option(
         False,

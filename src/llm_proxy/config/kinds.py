@@ -7,16 +7,32 @@ comes in as a `Node`, a mismatch goes out with the node it concerns.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from llm_proxy.config.document import Node
 from llm_proxy.wire.secrets import Secret
 
-Base = Literal["bool", "int", "float", "str", "choice", "path", "url", "list", "keys", "headers", "models", "json"]
+Base = Literal[
+    "bool",
+    "int",
+    "float",
+    "str",
+    "choice",
+    "path",
+    "url",
+    "list",
+    "keys",
+    "headers",
+    "models",
+    "json",
+    "routes",
+    "defaults",
+]
 
 BOOLEAN_WORDS: Final[Mapping[str, bool]] = {
     "true": True,
@@ -45,6 +61,30 @@ class ModelLimits(msgspec.Struct, frozen=True):
     max_output_tokens: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+
+
+class RouteSettings(msgspec.Struct, frozen=True):
+    """A failover route (RT-07). Elements are `backend:model`, in the order in which they are tried."""
+
+    policy: Literal["k", "m", "km", "mk"]
+    elements: tuple[str, ...] = ()
+
+
+class ModelDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """What fills gaps for one model (CFG-10); None where the configuration is silent. Times in seconds."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    reasoning_effort: str | None = None
+    thinking_budget: int | None = None
+    generation_config: Mapping[str, Any] | None = None
+    limits: ModelLimits = ModelLimits()
+    loop_detection_enabled: bool | None = None
+    tool_loop_detection_enabled: bool | None = None
+    tool_loop_detection_max_repeats: int | None = None
+    tool_loop_detection_ttl_seconds: int | None = None
+    tool_loop_detection_mode: str | None = None
 
 
 class Mismatch(Exception):
@@ -92,6 +132,10 @@ class Kind(msgspec.Struct, frozen=True):
                 text = "a list of model names, or a map from model name to its limits"
             case "json":
                 text = "a map"
+            case "routes":
+                text = "a map from name to policy and elements"
+            case "defaults":
+                text = "a map from model to its defaults"
             case "url":
                 text = "an http or https URL"
             case "path":
@@ -131,6 +175,8 @@ class Kind(msgspec.Struct, frozen=True):
                 if not isinstance(node.value, dict):
                     raise Mismatch(self.expected, node)
                 return plain(node)
+            case "routes" | "defaults":
+                raise TypeError("these maps are merged by key, which is the business of config/maps.py")
             case _:
                 return self._read_scalar(node, directory)
 
@@ -214,6 +260,8 @@ class Kind(msgspec.Struct, frozen=True):
                 return str(value)
             case ModelLimits():
                 return {name: limit for name, limit in msgspec.to_builtins(value).items() if limit is not None}
+            case RouteSettings() | ModelDefaults():
+                return msgspec.to_builtins(value)
             case tuple():
                 return [self.show(item) for item in value]
             case str() if self.base == "url":
@@ -247,7 +295,7 @@ class Kind(msgspec.Struct, frozen=True):
                 limits: dict[str, object] = {"type": ["object", "null"]}
                 known: dict[str, object] = {"type": "object", "additionalProperties": limits}
                 found = {"anyOf": [{"type": "array", "items": text}, known]}
-            case "json":
+            case "json" | "routes" | "defaults":
                 found = {"type": "object"}
             case "url":
                 found = {"type": "string", "format": "uri"}
@@ -332,6 +380,17 @@ def plain(node: Node) -> object:
             return [plain(item) for item in items]
         case scalar:
             return scalar
+
+
+def as_yaml(value: object) -> str:
+    """Plain data in one line of YAML."""
+    if isinstance(value, str) and _PLAIN_SCALAR.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+_PLAIN_SCALAR: Final = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
+_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
 
 def show_found(node: Node) -> str:

@@ -28,7 +28,7 @@ from typing import (
 
 import msgspec
 
-from llm_proxy.config.kinds import Base, Kind, ModelLimits, NamedKey
+from llm_proxy.config.kinds import Base, Kind, ModelDefaults, ModelLimits, NamedKey, RouteSettings
 from llm_proxy.wire.secrets import Secret
 
 T = TypeVar("T")
@@ -85,6 +85,11 @@ class Option(msgspec.Struct, frozen=True):
     @property
     def repeatable(self) -> bool:
         return self.kind.base == "list"
+
+    @property
+    def keyed(self) -> bool:
+        """A map whose entries have options of their own: sources are merged by key (`config/maps.py`)."""
+        return self.kind.base in {"routes", "defaults"}
 
     @property
     def shown_default(self) -> str:
@@ -260,6 +265,9 @@ _VALUE_NAMES: Final[Mapping[str, str]] = {
 }
 
 
+_MAPS: Final[Mapping[object, Base]] = {ModelLimits: "models", RouteSettings: "routes", ModelDefaults: "defaults"}
+
+
 def _make(name: str, prefix: str, hint: object, declared: _Declaration) -> Option:
     keywords = declared.keywords
     shape = dict(keywords["shape"])
@@ -294,7 +302,7 @@ def _read_annotation(hint: object, words: tuple[str, ...]) -> tuple[Base, tuple[
     if get_origin(member) is tuple:
         return ("keys" if NamedKey in get_args(member) else "list"), (), optional
     if get_origin(member) is dict:
-        return ("models" if ModelLimits in get_args(member) else "json"), (), optional
+        return _MAPS.get(get_args(member)[-1], "json"), (), optional
     if member not in _BASES:
         raise TypeError(f"an option cannot have the type {hint}")
     return _BASES[member], (), optional

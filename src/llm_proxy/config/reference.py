@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from llm_proxy.config.backends import BUILT_IN, BackendOptions
-from llm_proxy.config.load import Settings
+from llm_proxy.config.kinds import Base, as_yaml
+from llm_proxy.config.maps import ENTRY_OPTIONS
 from llm_proxy.config.options import NUMBERED, Option, OptionGroup
+from llm_proxy.config.settings import Settings
 
-_PLAIN_SCALAR = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
-_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+ENTRY_NAMES: Final[Mapping[Base, str]] = {"routes": "<name>", "defaults": "<model>"}
+_EXAMPLE_ENTRIES: Final[Mapping[Base, tuple[str, ...]]] = {
+    "routes": ("#   coding:", "#     policy: m", '#     elements: ["openai:gpt-4o", "anthropic:claude-sonnet-4-5"]'),
+    "defaults": (
+        '#   "openai:gpt-4o":',
+        "#     temperature: 0.2",
+        "#     limits:",
+        "#       max_input_tokens: 100000",
+        '#   "gemini:*":',
+        "#     loop_detection_enabled: false",
+    ),
+}
 
 
 def schema(groups: Sequence[type[OptionGroup]]) -> dict[str, object]:
     """A JSON Schema of the configuration file."""
-    root = _object()
-    for option in _with_paths(groups):
-        for path in option.paths:
-            *sections, name = path.split(".")
-            below = root
-            for section in sections:
-                below = below["properties"].setdefault(section, _object())  # type: ignore[attr-defined]
-            below["properties"][name] = _describe(option)  # type: ignore[index]
-    instance = _object()
-    for option in BackendOptions.options:
-        for name in option.paths:
-            instance["properties"][name] = _describe(option)  # type: ignore[index]
+    root = _members(_with_paths(groups))
     backends = root["properties"].setdefault("backends", _object())  # type: ignore[attr-defined]
-    backends["additionalProperties"] = {"anyOf": [instance, {"type": "null"}]}
+    backends["additionalProperties"] = {"anyOf": [_members(BackendOptions.options), {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Configuration of llm-proxy",
@@ -80,7 +81,8 @@ def _example_lines(option: Option, indent: str, name: str) -> list[str]:
     if option.default_text or option.default is None:
         note += f"; default: {option.shown_default}"
     value = option.kind.show(option.default)
-    return [f"{indent}# {note}", f"{indent}{name}: {_yaml(value)}"]
+    entries = [f"# {option.path}:", *_EXAMPLE_ENTRIES[option.kind.base]] if option.keyed else []
+    return [f"{indent}# {note}", f"{indent}{name}: {as_yaml(value)}", *entries]
 
 
 def reference_markdown(groups: Sequence[type[OptionGroup]]) -> str:
@@ -94,12 +96,19 @@ def reference_markdown(groups: Sequence[type[OptionGroup]]) -> str:
     ]
     for group in groups:
         lines += ["", f"## {group.title}", "", *_table(group, "")]
+    lines += ["", f"## {BackendOptions.title}: `backends.<id>`", "", *_table(BackendOptions, "backends.<id>.")]
     lines += [
         "",
-        f"## {BackendOptions.title}: `backends.<id>`",
-        "",
-        *_table(BackendOptions, "backends.<id>."),
+        "Each of these may also stand in `config/backends/<id>/backend.yaml` beside the configuration file or below the",
+        "working directory, which may hold `model_defaults` for models of this back-end too; the configuration file wins",
+        "value by value. With `type: custom` and no `base_url` such a file adds limits of models only.",
+        "`config/backends/<id>/default_models.yaml` with `models: [...]` names the models that are shown while the",
+        "provider's list cannot be read.",
     ]
+    for option in _with_paths(groups):
+        if option.keyed:
+            entry, place = ENTRY_OPTIONS[option.kind.base], f"{option.path}.{ENTRY_NAMES[option.kind.base]}"
+            lines += ["", f"## {entry.title}: `{place}`", "", *_table(entry, f"{place}.")]
     lines += ["", "## Built-in back-ends", "", "| Id | Address | Variables | Flags |", "| - | - | - | - |"]
     for id, built_in in BUILT_IN.items():
         keys = [f"`{name}`, `{name}_1` … `{name}_{NUMBERED}`" for name in (*built_in.key_env, *built_in.borrowed_env)]
@@ -111,7 +120,7 @@ def reference_markdown(groups: Sequence[type[OptionGroup]]) -> str:
 
 def show_entries(settings: Settings) -> str:
     """Every effective value as `path = value  # source`."""
-    lines = [f"{path} = {_yaml(value)}  # {source}" for path, value, source in settings.entries()]
+    lines = [f"{path} = {as_yaml(value)}  # {source}" for path, value, source in settings.entries()]
     return "\n".join(lines) + "\n"
 
 
@@ -125,6 +134,19 @@ def _with_paths(groups: Sequence[type[OptionGroup]]) -> list[Option]:
     return [option for group in groups for option in group.options if option.path]
 
 
+def _members(options: Iterable[Option]) -> dict[str, object]:
+    """A map that holds `options` at their paths."""
+    root = _object()
+    for option in options:
+        for path in option.paths:
+            *sections, name = path.split(".")
+            below = root
+            for section in sections:
+                below = below["properties"].setdefault(section, _object())  # type: ignore[attr-defined]
+            below["properties"][name] = _describe(option)  # type: ignore[index]
+    return root
+
+
 def _object() -> dict[str, object]:
     return {
         "type": ["object", "null"],
@@ -136,15 +158,12 @@ def _object() -> dict[str, object]:
 
 def _describe(option: Option) -> dict[str, object]:
     described = {**option.kind.schema(), "description": option.help}
+    if option.keyed:
+        entry = _members(ENTRY_OPTIONS[option.kind.base].options)
+        described |= {"type": ["object", "null"], "additionalProperties": entry}
     if option.default is not None and not option.kind.secret:
         described["default"] = option.kind.show(option.default)
     return described
-
-
-def _yaml(value: object) -> str:
-    if isinstance(value, str) and _PLAIN_SCALAR.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    return msgspec.json.encode(value).decode()
 
 
 def _table(group: type[OptionGroup], prefix: str) -> list[str]:

@@ -134,6 +134,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `cache_key`/`user`/`metadata`/`tier`/`store`/`previous_id`/`verbosity` carry the like-named fields.
     `native` keeps how the origin spelled what it can say in several ways (Chat: `max_tokens`, `thinking`, a single `stop`): only a
     writer of the same dialect reads it, and only while the canonical member still says the same.
+    `added` names the members that the proxy filled in, not the client (`temperature`, `top_p`, `reasoning`): a writer of the client's
+    own dialect adapts these to the target, as it would for a stranger. `gemini` holds members of Gemini's `generationConfig`, in either
+    spelling, that only a Gemini target gets, and only where the client said nothing.
     `safety` is Gemini's list. `include` is the Responses list. `modalities` and `audio` concern generated media.
     """
 
@@ -164,3 +167,5 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     rest: dict[str, Any] = {}
     native: dict[str, Any] = {}
+    added: frozenset[str] = frozenset()
+    gemini: dict[str, Any] = {}

@@ -36,14 +36,17 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """What tells clients, conversations and errands apart, read from the decoded body without reading the request whole.
 
     `system`: the texts of the system prompt and of system or developer messages before the first user message, in order.
-    `first_user`: the texts of the first user message (Responses: of the leading run of user items), in order. `tools`: names of
-    the declared tools. `json_demanded`: the answer must be JSON. `messages`: how many messages or items there are.
+    `first_user`: the texts of the first user message, in order (Responses: of the leading run of user items; elsewhere a message
+    of nothing but tagged blocks takes the next user message along). `last_user`: those of the last user message that has
+    some. `tools`: names of the declared tools, the type of those that have none. `json_demanded`: the answer must be
+    JSON. `messages`: how many messages or items there are.
     `ids`: what stands in the body fields that may name the conversation, by field: `session_id`, `extra_body.session_id`,
     `metadata.user_id`, `client_metadata.session_id`, `prompt_cache_key`, `previous_response_id`; only non-empty texts.
     """
 
     system: tuple[str, ...] = ()
     first_user: tuple[str, ...] = ()
+    last_user: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     json_demanded: bool = False
     max_tokens: int | None = None

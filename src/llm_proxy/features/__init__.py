@@ -4,6 +4,7 @@ A room subclasses `Feature`, overrides the hooks it needs and stands in `order.p
 a hook is caught at the room's wall, recorded, and the request goes on (`fails_closed` rooms end it instead).
 
     on_request   once per client request; may replace `exchange.request` (that makes the proxy re-encode it)
+    concerns     asked before on_attempt: a quick look that tells whether it wants the decoded request
     on_attempt   once per try, after routing; may return a changed request for this try only
     watch        once per try; returns a Filter for this answer's events, or None: not interested, costs nothing
     on_finish    always, exactly once, also after cancel and fault
@@ -36,6 +37,10 @@ class Feature:
 
     def on_request(self, exchange: ExchangeView) -> None:
         return None
+
+    def concerns(self, exchange: ExchangeView) -> bool:
+        """False spares the exchange the decoding of its request, and keeps its bytes as they are."""
+        return True
 
     def on_attempt(self, exchange: ExchangeView, request: Request) -> Request:
         return request

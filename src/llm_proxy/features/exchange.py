@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import msgspec
 
+from llm_proxy.commands.desk import Desk
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
@@ -38,7 +40,6 @@ class ExchangeView(Protocol):
     backend: str
     model: str
     stream: bool
-    status: int
     cancelled: bool
     fault: Fault | None
     usage: Usage | None
@@ -48,3 +49,49 @@ class ExchangeView(Protocol):
     duration: float
     time_to_first: float | None
     """Seconds from the start to the first content byte sent."""
+
+    side: bool
+    """An errand of an agent beside the conversation (AGT-04): it is no turn."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status sent to the client, 0 before."""
+
+    @property
+    def json_demanded(self) -> bool:
+        """Must the answer be JSON?"""
+
+    confirmation: str
+    """What stands before the model's answer, "" for nothing."""
+
+    @property
+    def local(self) -> bool:
+        """Did the proxy answer this itself?"""
+
+    @property
+    def project(self) -> str:
+        """The project of the session, or ""."""
+
+    def mentions(self, text: str) -> bool:
+        """May `text` occur in the body? False is certain; nothing is decoded for it."""
+
+    def desk(self) -> Desk:
+        """Where the commands of this message work."""
+
+    def reply(self, text: str) -> None:
+        """The proxy answers this itself: no later room sees the request, and nothing goes to a provider."""
+
+    def confirm(self, lines: Sequence[str], shown: bool) -> None:
+        """Commands ran and the rest of the message goes on: said in a header, and before the answer if `shown`."""
+
+    def keep_answer(self) -> None:
+        """Asked for in `on_request` by a room that will read `answer_text`; without it no text is collected."""
+
+    def prompt_text(self) -> str:
+        """The text of the last user message, as it came. Nothing is decoded for it."""
+
+    def parameters(self) -> dict[str, Any]:
+        """What the request says of sampling, by the names of its protocol. Nothing is decoded for it."""
+
+    def answer_text(self) -> str:
+        """The visible text of the answer as far as it was collected."""

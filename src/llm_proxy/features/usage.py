@@ -52,6 +52,8 @@ class UsageRecording(Feature):
                 session=exchange.session.id,
                 key_name=exchange.key_name,
                 username=exchange.user,
-                agent=exchange.client_agent,
+                agent=exchange.session.agent or "generic",
+                project=exchange.project,
+                kind="side" if exchange.side else "turn",
             )
         )

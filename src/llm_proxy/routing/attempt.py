@@ -104,7 +104,7 @@ class Trail:
             attempt = self._queue.pop()
             if self._window_over >= 0 and attempt.backend.limits(attempt.model).context_window <= self._window_over:
                 continue
-            rest = self._keyring.rest(attempt.backend.id, attempt.model, attempt.key)
+            rest = None if attempt.redirect else self._keyring.rest(attempt.backend.id, attempt.model, attempt.key)
             if rest is None:
                 self.calls += 1
                 return attempt
@@ -114,7 +114,8 @@ class Trail:
 
     def succeeded(self, attempt: Attempt) -> None:
         """The provider answered (the first content event came, or a whole answer was read)."""
-        self._keyring.succeed(attempt.backend.id, attempt.model, attempt.key)
+        if attempt.redirect is None:
+            self._keyring.succeed(attempt.backend.id, attempt.model, attempt.key)
 
     def failed(
         self,
@@ -150,6 +151,8 @@ class Trail:
 
     def _rest_key(self, attempt: Attempt, fault: Fault, headers: Sequence[tuple[str, str]], now: float) -> float | None:
         """Put the key to rest if the failure says so. Returns the cooldown, None for none."""
+        if attempt.redirect is not None:
+            return None
         backend, model, key = attempt.backend.id, attempt.model, attempt.key
         if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code in (401, 403)):
             self._keyring.disable(backend, key, fault.status_code)

@@ -69,6 +69,10 @@ class Keyring:
         self._next: dict[str, int] = {}
         self._held: OrderedDict[tuple[str, str], str] = OrderedDict()
 
+    def configure(self, *, first_cooldown: float, longest_cooldown: float, disable_seconds: float) -> None:
+        """New lengths, for rests that begin from now on."""
+        self._first, self._longest, self._disable = first_cooldown, longest_cooldown, disable_seconds
+
     # rotation
 
     def rotate(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from llm_proxy.backends.base import Backend
+from llm_proxy.backends.base import Backend, Redirect
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.routing.keyring import Keyring, Rest, name_of
@@ -21,11 +21,15 @@ RoutePolicy = Literal["k", "m", "km", "mk"]
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One call that may be made: `model` as the provider calls it; `key` None for back ends without keys."""
+    """One call that may be made: `model` as the provider calls it; `key` None for back ends without keys.
+
+    `redirect`: it goes to a server of the session's own, which says nothing about the operator's keys.
+    """
 
     backend: Backend
     model: str
     key: NamedKey | None
+    redirect: Redirect | None = None
 
     @property
     def key_name(self) -> str:
@@ -120,12 +124,16 @@ def require_usable(backend: Backend) -> None:
         )
 
 
-def plan_target(backend: Backend, model: str, keyring: Keyring, *, session: str = "") -> Plan:
-    """The attempts for one target without a route: each key once, beginning where the rotation stands.
+def plan_target(
+    backend: Backend, model: str, keyring: Keyring, *, session: str = "", redirect: Redirect | None = None
+) -> Plan:
+    """The attempts for one target without a route: each key once, beginning where the rotation stands. A redirected call is made
+    once, and needs no key of the operator's.
 
     An empty `model` stands for the back end's default. Raises FaultError 503 (unusable) or 400 (no model).
     """
-    require_usable(backend)
+    if redirect is None or not backend.settings.enabled:
+        require_usable(backend)
     model = model or backend.settings.default_model or ""
     if not model:
         raise bad_request(
@@ -134,6 +142,8 @@ def plan_target(backend: Backend, model: str, keyring: Keyring, *, session: str 
             "invalid_request",
         )
     keys = backend.keys
+    if redirect is not None:
+        return Plan((Attempt(backend, model, keys[0] if keys else None, redirect),))
     named = [key for key in keys if key is not None]
     if len(named) > 1:
         keys = tuple(keyring.rotate(backend.id, named, backend.settings.policy, model=model, session=session))

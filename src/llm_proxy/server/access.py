@@ -31,9 +31,15 @@ class Access:
     """Checks client keys. Without `keys` and `token` (authentication disabled) everyone is `anonymous`."""
 
     def __init__(
-        self, keys: Sequence[ClientKey], token: Secret | None, bypass: Sequence[str], disabled: bool = False
+        self,
+        keys: Sequence[ClientKey],
+        token: Secret | None,
+        bypass: Sequence[str],
+        disabled: bool = False,
+        admins: Sequence[str] = (),
     ) -> None:
         self.disabled = disabled
+        self.admins = frozenset(admins)
         self._hashes = [(key.name, _digest(key.secret.reveal())) for key in keys]
         self._token = _digest(token.reveal()) if token is not None else None
         self._bypass = frozenset(path.rstrip("/") or "/" for path in bypass)

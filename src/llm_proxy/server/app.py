@@ -14,6 +14,7 @@ import msgspec
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.server import operations, pages, side_calls
+from llm_proxy.server.clients import Client
 from llm_proxy.server.exchange import Exchange
 from llm_proxy.server.gateway import MOST_UPSTREAM_TEXT, Gateway, new_id
 from llm_proxy.server.http import (
@@ -28,7 +29,7 @@ from llm_proxy.server.http import (
     encode_headers,
 )
 from llm_proxy.server.paths import NoRoute, Route, Surface, resolve
-from llm_proxy.server.sessions import session_of
+from llm_proxy.server.running import Running
 from llm_proxy.wire.headers import is_sane_request_id
 
 _LOG = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ Handler = Callable[[Gateway, Incoming, Outgoing, Route, Headers, str], Awaitable
 class Application:
     """Serves the main port, or with `anthropic_port` the dedicated one (FE-06)."""
 
-    def __init__(self, gateway: Gateway, anthropic_port: bool = False) -> None:
-        self._gateway = gateway
+    def __init__(self, running: Running, anthropic_port: bool = False) -> None:
+        self._running = running
         self._anthropic_port = anthropic_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,21 +57,23 @@ class Application:
         if not is_sane_request_id(request_id):
             request_id = new_id("req_")
         found = resolve(incoming.path, self._anthropic_port)
+        gateway = self._running.gateway  # for the whole request: a reload in between concerns the next one
         try:
-            await self._serve(incoming, outgoing, found, request_id)
+            await self._serve(gateway, incoming, outgoing, found, request_id)
         except FaultError as error:
             if not outgoing.started:
-                await send_fault(self._gateway, outgoing, found.surface, error.fault, request_id)
+                await send_fault(gateway, outgoing, found.surface, error.fault, request_id)
         except Disconnected:
             pass
         except Exception:
             _LOG.exception("%s: the exchange failed", request_id)
             if not outgoing.started:
                 fault = Fault(kind="internal", message="the proxy failed to serve this request", side="proxy")
-                await send_fault(self._gateway, outgoing, found.surface, fault, request_id)
+                await send_fault(gateway, outgoing, found.surface, fault, request_id)
 
-    async def _serve(self, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str) -> None:
-        gateway = self._gateway
+    async def _serve(
+        self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str
+    ) -> None:
         if incoming.method == "OPTIONS" and incoming.header(b"access-control-request-method"):
             methods = found.methods if isinstance(found, Route) else ()
             await outgoing.whole(204, gateway.browser.preflight(incoming, methods), b"")
@@ -94,23 +97,26 @@ class Application:
         key_name = "" if gateway.access.open_to_all(incoming.path) else gateway.access.admit(incoming)
         self._check_hops(incoming)
         if found.operation == "generate":
-            await self._generate(incoming, outgoing, found, request_id, key_name)
+            await self._generate(gateway, incoming, outgoing, found, request_id, key_name)
             return
         handler = _HANDLERS[found.operation]
         await handler(gateway, incoming, outgoing, found, [(b"x-request-id", request_id.encode())], key_name)
 
     async def _generate(
-        self, incoming: Incoming, outgoing: Outgoing, route: Route, request_id: str, key_name: str
+        self,
+        gateway: Gateway,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        route: Route,
+        request_id: str,
+        key_name: str,
     ) -> None:
-        gateway = self._gateway
-        if gateway.draining:
+        if self._running.draining:
             raise FaultError(
                 Fault(kind="unavailable", message="the proxy is shutting down", side="proxy", retry_after=1)
             )
-        session = session_of(incoming, key_name)
-        exchange = Exchange(
-            gateway, incoming, outgoing, route, request_id=request_id, key_name=key_name, session=session
-        )
+        caller = Client(gateway, incoming, key_name)
+        exchange = Exchange(gateway, incoming, outgoing, route, request_id=request_id, caller=caller)
         try:
             await exchange.run()
         except FaultError as error:
@@ -127,7 +133,7 @@ class Application:
         if not value:
             return
         hops = [hop.strip() for hop in value.split(",")]
-        if self._gateway.instance_id in hops or "1" in hops or len(hops) >= _MAX_HOPS:
+        if self._running.instance_id in hops or "1" in hops or len(hops) >= _MAX_HOPS:
             raise FaultError(
                 Fault(
                     kind="loop",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import msgspec
 from llm_proxy.conversation.answer import Answer
 from llm_proxy.conversation.events import Event, Failed, is_content
 from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.conversation.fold import unfold
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import NO_DUTIES, Glancer, ReplyContext, StreamWriter
 from llm_proxy.server import recall, stored_responses
@@ -36,6 +38,9 @@ _STREAM_HEADERS: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,120})"')
 
 
 class UpstreamBody:
@@ -146,6 +151,22 @@ class Delivery:
 
         await self._translate(batches(), translation)
 
+    async def local(self, answer: Answer) -> None:
+        """An answer that the proxy made itself."""
+        exchange = self._exchange
+        context = self._context()
+        writer = self._writer = self._client.stream_writer(context) if exchange.stream else None
+        exchange.first_content()
+        body = b""
+        if writer is not None:
+            await self._send(writer.write(list(unfold(answer))), commit=True)
+            await self._out.end()
+        else:
+            body = self._client.write_answer(answer, context)
+            await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
+        self.close()
+        self._remember(answer, writer, body)
+
     # Verbatim
 
     async def _relay_whole(self, upstream: UpstreamBody) -> None:
@@ -157,6 +178,9 @@ class Delivery:
         if fault is not None:
             raise FaultError(fault)
         self.usage = self._client.read_usage(body)
+        if exchange.tap is not None:
+            exchange.tap.whole(self._client, body)
+        self._note_native(body)
         exchange.first_content()
         await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
 
@@ -164,7 +188,11 @@ class Delivery:
         frames_in = FrameSource(array=upstream.form == "array")
         glancer = self._glancer = self._client.glancer()
         strip = None if self._exchange.head.include_usage else getattr(glancer, "strip_usage", None)
+        first = True
         while chunk := await upstream.chunk():
+            if first:
+                self._note_native(chunk)
+                first = False
             await self._relay(frames_in.feed(chunk), glancer, strip)
         await self._relay(frames_in.close(), glancer, strip)
         fault = glancer.close()
@@ -177,6 +205,8 @@ class Delivery:
         if not frames:
             return
         glance = glancer.look(frames)
+        if (tap := self._exchange.tap) is not None and glance.content:
+            tap.frames(self._client.name, frames)
         if glance.usage is not None:
             self.usage = glance.usage if self.usage is None else self.usage.merged(glance.usage)
         if glance.failed is not None:
@@ -196,9 +226,15 @@ class Delivery:
             data = frames[0].raw if len(frames) == 1 else b"".join(frame.raw for frame in frames)
         await self._send(data, commit=glance.content or glance.ended or glance.failed is not None)
 
+    def _note_native(self, data: bytes) -> None:
+        """A response that the provider keeps: what builds on it belongs to this session."""
+        if self._client.name == "openai-responses" and (found := _RESPONSE_ID.search(data, 0, 2000)):
+            self._exchange.caller.note_response(found[1].decode("latin-1"), self._exchange.session)
+
     def _tells_secrets(self, frame: Frame) -> bool:
         text = frame.raw.decode("utf-8", "replace")
-        return scrub(text, self._exchange.gateway.secrets) != text
+        gateway = self._exchange.gateway
+        return scrub(text, (*gateway.secrets, *gateway.running.passing_secrets)) != text
 
     def _reframed(self, frames: list[Frame]) -> bytes:
         """Elements of a JSON array as SSE, or SSE as elements of a JSON array: what the client asked for."""
@@ -272,6 +308,8 @@ class Delivery:
         context = self._context()
         writer = self._writer = self._client.stream_writer(context) if exchange.stream else None
         async for events in batches:
+            if exchange.tap is not None:
+                exchange.tap.events(events)
             failed = failure(events)
             commit = any(map(is_content, events))
             if failed is not None and not (self.sent or (commit and writer is not None)):
@@ -307,8 +345,9 @@ class Delivery:
             if response:
                 stored_responses.keep(
                     gateway.store, scope, exchange.client_body or exchange.body, response, output,
-                    gateway.limits.store_ttl, exchange.fresh_id,
+                    gateway.limits.store_ttl, exchange.fresh_id, exchange.local,
                 )  # fmt: skip
+                exchange.caller.note_response(str(response.get("id") or ""), exchange.session)
 
     # Sending
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,20 +20,23 @@ from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request, ServerTool
 from llm_proxy.conversation.usage import Usage
-from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, ReadContext, Target
+from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, Opening, ReadContext, Target
 from llm_proxy.dialects.media_types import refuse_unknown_media
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import has_traces, restore, unwrapped
 from llm_proxy.features import Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
-from llm_proxy.routing.attempt import Trail
+from llm_proxy.routing.attempt import Trail, verdict
+from llm_proxy.routing.choice import Decision
 from llm_proxy.routing.plan import Attempt
-from llm_proxy.server import recall, stored_responses
+from llm_proxy.server import local_answers, recall, stored_responses
+from llm_proxy.server.answer_text import AnswerTap
+from llm_proxy.server.clients import Client, session_headers
 from llm_proxy.server.delivery import Delivery
+from llm_proxy.server.desk import ChatDesk
 from llm_proxy.server.gateway import Gateway, new_id
 from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence, protocol_headers
 from llm_proxy.server.paths import Route
-from llm_proxy.sessions.session import Session
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.headers import returnable_response_headers
@@ -68,8 +71,7 @@ class Exchange:
         route: Route,
         *,
         request_id: str,
-        key_name: str,
-        session: Session,
+        caller: Client,
     ) -> None:
         self.gateway = gateway
         self.incoming = incoming
@@ -78,8 +80,19 @@ class Exchange:
         self.client = dialects.get(route.surface)
         self.id = request_id
         self.surface: str = route.surface
-        self.key_name = key_name
-        self.session = session
+        self.caller = caller
+        self.key_name = caller.key_name
+        self.session = caller.stranger()
+        self.side = False
+        self.opening = Opening()
+        self.confirmation = ""
+        self._parameters: dict[str, Any] = {}
+        self.command_lines: list[str] = []
+        self.local_text: str | None = None
+        self._desk: ChatDesk | None = None
+        self._one_off = ""
+        self._retargeted = False
+        self.tap: AnswerTap | None = None
         self.client_agent = incoming.header(b"user-agent")
         self.body = b""
         self._document = wire_json.Document(b"", {})
@@ -130,22 +143,75 @@ class Exchange:
     def status(self) -> int:
         return self.outgoing.status
 
+    @property
+    def local(self) -> bool:
+        """Did the proxy answer this itself?"""
+        return self.local_text is not None
+
+    @property
+    def json_demanded(self) -> bool:
+        return self.opening.json_demanded
+
+    @property
+    def project(self) -> str:
+        return str(self.session.values.get("project") or "")
+
+    def mentions(self, text: str) -> bool:
+        """May `text` occur in the body? False is certain; no decoding is done."""
+        return wire_json.may_contain(self.body, text)
+
+    def desk(self) -> ChatDesk:
+        """Where commands of this message work."""
+        if self._desk is None:
+            self._desk = ChatDesk(self.gateway, self.session, self.caller, self.requested_model)
+        return self._desk
+
+    def reply(self, text: str) -> None:
+        """Answers locally: nothing goes to a provider."""
+        self.local_text = text
+
+    def confirm(self, lines: Sequence[str], shown: bool) -> None:
+        """Commands ran and the rest of the message goes on: says so in a header, and before the answer if `shown`."""
+        self.command_lines = list(lines)
+        if shown:
+            self.confirmation = "\n".join(lines) + "\n\n"
+            local_answers.remember_confirmation(self.session, self.confirmation)
+
+    def prompt_text(self) -> str:
+        """The text of the last user message, as it came."""
+        return "\n".join(self.opening.last_user)
+
+    def answer_text(self) -> str:
+        """The visible text of the answer, as far as it was collected."""
+        return self.local_text if self.local_text is not None else self.tap.text if self.tap else ""
+
+    def parameters(self) -> dict[str, Any]:
+        """What the request says of sampling, by the names of its protocol."""
+        return self._parameters
+
+    def keep_answer(self) -> None:
+        """A room wants `answer_text`: the text is collected while it passes."""
+        self.tap = AnswerTap()
+
     # The life
 
     async def run(self) -> None:
         """Serves the request. Raises FaultError when nothing was sent yet and the client shall get an error answer."""
         gateway = self.gateway
         self._task = asyncio.current_task()
-        gateway.active.add(self)
+        gateway.running.active.add(self)
         try:
             self.body = await self.incoming.body(gateway.limits.max_request_bytes)
             self._read(self.body)
             self.head = self.client.read_head(self._document, self.route.name, self.route.stream)
             self.requested_model, self.stream, self.user = self.head.model, self.head.stream, self.head.user
+            await self._meet()
             with Presence(self.incoming, self.outgoing) as self._presence:
-                for room in gateway.on_request:
-                    self._walled(room, "on_request", self)
-                await self._tries()
+                await self._pass_rooms()
+                if self.local_text is not None:
+                    await local_answers.deliver(self, self.local_text)
+                else:
+                    await self._tries()
         except FaultError as error:
             await self._end_with(error.fault)
         except asyncio.CancelledError:
@@ -158,10 +224,13 @@ class Exchange:
             self.cancelled = True
         finally:
             self._finishing = True
-            gateway.active.discard(self)
+            gateway.running.active.discard(self)
             self.duration = time.monotonic() - self._clock
+            self._settle_one_off()
             for room in gateway.on_finish:
                 self._walled(room, "on_finish", self)
+            if self.session.id:
+                gateway.sessions.release(self.session)
             _LOG.info(
                 "%s %s -> %s:%s %s %s tokens %d ms%s",
                 self.id, self.surface, self.backend or "-", self.model or self.requested_model or "-",
@@ -176,6 +245,47 @@ class Exchange:
         except JsonFault as fault:
             raise bad_request(str(fault), fault.path.removeprefix("$").removeprefix(".")) from None
         self.body = self._document.text
+
+    async def _meet(self) -> None:
+        """Whose conversation this is, which client sent it, and whether it is a turn at all (SES-01, AGT-01, AGT-04)."""
+        known = await self.caller.recognise(self.client, self._document, self.requested_model)
+        self.opening, self.session, self.side = known.opening, known.session, known.side
+        self._parameters = local_answers.parameters_of(self._document)
+        if known.foreign:  # a body field that is the proxy's own, not the provider's
+            self.client_body = self.body
+            self._read(local_answers.without_session_id(self.body))
+
+    async def _pass_rooms(self) -> None:
+        """The rooms see the request, in order, until one answers it."""
+        gateway = self.gateway
+        if self.client.name == "openai-responses" and stored_responses.refers(self.body):
+            await self._write_out()
+        for room in gateway.on_request:
+            self._walled(room, "on_request", self)
+            if self.local_text is not None:
+                break
+        if self._desk is not None and self._desk.changes:
+            await gateway.running.change(self._desk.changes)
+            # What this very message changed for all holds for itself too.
+            self.gateway = gateway.running.gateway
+
+    async def _write_out(self) -> None:
+        """A request that builds on kept responses is written out before rooms see it, so that they see the whole conversation."""
+        body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native=True)
+        if body is not self.body:
+            self.client_body = self.client_body or self.body
+            self._read(body)
+            self.previous_id = stored_responses.previous_id(self.client_body)
+
+    def _settle_one_off(self) -> None:
+        """A one-off is spent when its request succeeded or could never have; else it waits for the next (RT-11)."""
+        if not self._one_off:
+            return
+        session, taken, self._one_off = self.session, self._one_off, ""
+        answered = self.fault is None and not (self.cancelled and self.time_to_first is None)
+        if not answered and not (self.fault is not None and verdict(self.fault) != "next") and not session.one_off:
+            session.one_off = taken
+        session.touch()
 
     async def _end_with(self, fault: Fault) -> None:
         """The error answer; or, when keep-alives have already opened a stream, the error in the stream."""
@@ -209,8 +319,13 @@ class Exchange:
                 ) from None
             return None
 
+    def _decision(self) -> Decision:
+        if self.session.one_off and not self.side:
+            self._one_off, self.session.one_off = self.session.one_off, ""
+        return self.gateway.decide(self.requested_model, self.session, self._one_off)
+
     async def _tries(self) -> None:
-        plan = self.gateway.plan(self.requested_model, self.session.id)
+        plan = self.gateway.plan(self._decision(), self.session, self.caller)
         trail = Trail(plan, self.gateway.keyring)
         while (attempt := trail.next()) is not None:
             self.backend, self.model = attempt.backend.id, attempt.model
@@ -272,7 +387,9 @@ class Exchange:
         except FaultError as error:
             # A 400 that names a parameter teaches what the model refuses; one repeat without it (translation.md section 12).
             fault = error.fault
-            if fault.kind != "bad_request" or not attempt.backend.learn(attempt.model, prepared.dialect.name, fault):
+            if fault.kind != "bad_request" or not attempt.backend.learn(
+                attempt.model, prepared.dialect.name, fault, attempt.redirect
+            ):
                 raise
             prepared = await self._prepared(attempt)
             response = await self._open(attempt, prepared)
@@ -294,6 +411,7 @@ class Exchange:
                 key=attempt.key,
                 request_id=self.id,
                 loop_guard=self.gateway.hops(self.incoming),
+                redirect=attempt.redirect,
             )
         )
         self._answer_headers = response.headers
@@ -323,12 +441,12 @@ class Exchange:
 
     async def _prepared(self, attempt: Attempt) -> Prepared:
         backend = attempt.backend
-        upstream = dialects.get(backend.dialect_for(self.client.name))
+        upstream = dialects.get(backend.dialect_for(self.client.name, attempt.redirect))
         target = Target(
             model=attempt.model,
-            capabilities=backend.capabilities(attempt.model, upstream.name),
+            capabilities=backend.capabilities(attempt.model, upstream.name, attempt.redirect),
             stream=self.stream,
-            maker=backend.maker(attempt.model),
+            maker=backend.maker(attempt.model) if attempt.redirect is None else attempt.redirect.base_url,
             default_max_tokens=backend.settings.default_max_tokens,
             ask_usage=backend.settings.usage_include,
         )
@@ -373,29 +491,24 @@ class Exchange:
     async def _for_attempt(self, same: bool) -> Request | None:
         """The request as this attempt shall send it; None when nobody needs it decoded because its bytes can go on."""
         gateway = self.gateway
-        if self.client.name == "openai-responses" and stored_responses.refers(self.body):
-            await self._stand_alone(native=same)
-        if (
-            same
-            and self._request is self._as_read
-            and not gateway.on_attempt
-            and not has_traces(self.body, self.client.name)
-        ):
+        if self.client.name == "openai-responses" and not same and stored_responses.refers(self.body):
+            await self._stand_alone()
+        rooms = [room for room in gateway.on_attempt if room.concerns(self)]
+        if same and self._request is self._as_read and not rooms and not has_traces(self.body, self.client.name):
             return None
         request = self.request
-        for room in gateway.on_attempt:
+        for room in rooms:
             changed = self._walled(room, "on_attempt", self, request)
             request = changed if isinstance(changed, Request) else request
         return restore(request, gateway.envelope, await recall.fetch(gateway.store, self.session.scope, request))
 
-    async def _stand_alone(self, native: bool) -> None:
-        """Writes out what the request refers to (earlier responses), unless the back end keeps that itself."""
-        body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native)
+    async def _stand_alone(self) -> None:
+        """What still refers to earlier responses is not known here: only the back end that keeps them could tell. Raises FaultError."""
+        body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native=False)
         if body is not self.body:
-            self.client_body = self.body
+            self.client_body = self.client_body or self.body
             self._read(body)
             self._request = self._as_read = None
-            self.previous_id = stored_responses.previous_id(self.client_body)
 
     def _for_others(self, request: Request) -> Request:
         """The request as providers of other protocols can take it: tools typed by Anthropic become functions."""
@@ -421,12 +534,11 @@ class Exchange:
 
     def headers(self) -> list[tuple[str, str]]:
         """The proxy's own response headers (FE-12)."""
-        pairs = [
-            ("x-request-id", self.id),
-            ("x-session-id", self.session.id),
-            ("x-llm-proxy-backend", self.backend),
-            ("x-llm-proxy-model", self.model),
-        ]
+        pairs = [("x-request-id", self.id), *session_headers(self.session)]
+        if self.backend:
+            pairs += [("x-llm-proxy-backend", self.backend), ("x-llm-proxy-model", self.model)]
+        if self.command_lines:
+            pairs.append(("x-llm-proxy-commands", local_answers.header_text(self.command_lines)))
         if self.client.name == "anthropic-messages":
             pairs.append(("request-id", self.id))
         if len(self.attempts) > 0:
@@ -437,7 +549,7 @@ class Exchange:
 
     def error_headers(self, fault: Fault) -> list[tuple[str, str]]:
         """As `headers`, for an error answer: names only what was really called."""
-        pairs = [("x-request-id", self.id), ("x-session-id", self.session.id)]
+        pairs = [("x-request-id", self.id), *session_headers(self.session)]
         if self.attempts:
             pairs += [
                 ("x-llm-proxy-backend", self.backend),

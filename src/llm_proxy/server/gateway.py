@@ -1,34 +1,46 @@
-"""What all exchanges of the process share: settings, back ends, rooms, stores, the clock. Built by `boot`, changed by nobody."""
+"""One configuration at work: back ends, rooms, stores, limits. Built by `boot`, changed by nobody; a reload builds another."""
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets as random_bytes
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from llm_proxy.commands.options import CommandOptions
+from llm_proxy.config.chat_keys import ChatKeys
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features import Feature
-from llm_proxy.routing.plan import Plan, plan_target
+from llm_proxy.features.commands import ChatCommands
+from llm_proxy.routing.choice import Decision, decide
+from llm_proxy.routing.options import ChoiceOptions
+from llm_proxy.routing.plan import Element, Plan, plan_route, plan_target
 from llm_proxy.routing.targets import check_name, parse
+from llm_proxy.server.redirects import redirect_of
+from llm_proxy.sessions.options import AgentOptions
+from llm_proxy.sessions.session import Session
 from llm_proxy.store.protocols import ValueStore
 from llm_proxy.wire.secrets import Secret, scrub
 
 if TYPE_CHECKING:
     from llm_proxy.backends.registry import Backends
+    from llm_proxy.config import Settings
     from llm_proxy.routing.keyring import Keyring
     from llm_proxy.server.access import Access, BrowserGuard
-    from llm_proxy.server.exchange import Exchange
+    from llm_proxy.server.clients import Client
     from llm_proxy.server.health import HealthChecks
     from llm_proxy.server.http import Incoming
+    from llm_proxy.server.running import Addresses, Running
+    from llm_proxy.store.sessions import Sessions
     from llm_proxy.store.usage import MemoryUsage
 
 
+_LOG = logging.getLogger(__name__)
 MOST_UPSTREAM_TEXT = 500  # characters; FE-11
 _INTERNAL = re.compile(
     r"\b(?:10\.\d{1,3}|127\.\d{1,3}|192\.168|169\.254|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}(?::\d+)?\b"
@@ -46,23 +58,20 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     recollection_ttl: float = 86400.0
 
 
-class Addresses(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the proxy listens, for people: `main` is `http://127.0.0.1:8000`, `anthropic` the dedicated port's or ""."""
-
-    main: str
-    anthropic: str = ""
-
-
 class Gateway:
-    """One per process."""
+    """See the module. `running` and the stores are the process's own and shared by all configurations."""
 
     def __init__(
         self,
         *,
+        running: Running,
+        settings: Settings,
+        keys: ChatKeys,
         backends: Backends,
         keyring: Keyring,
         features: Sequence[Feature],
         store: ValueStore,
+        sessions: Sessions,
         usage: MemoryUsage | None,
         envelope: Envelope,
         access: Access,
@@ -70,8 +79,19 @@ class Gateway:
         limits: ServerLimits,
         version: str,
         health: HealthChecks,
+        fingerprint_key: bytes,
         secrets: Sequence[Secret] = (),
     ) -> None:
+        self.running = running
+        self.settings = settings
+        self.keys = keys
+        self.routes = settings.get(ChoiceOptions).failover_routes
+        self.sessions = sessions
+        self.commands = next((room for room in features if isinstance(room, ChatCommands)), None)
+        self.fingerprint_key = fingerprint_key
+        self.agent_detection = settings.get(AgentOptions).detection
+        self.reply_style = settings.get(CommandOptions).reply_style
+        self.redirect_origins = settings.get(ChoiceOptions).allowed_redirect_origins
         self.backends = backends
         self.keyring = keyring
         self.features = tuple(features)
@@ -84,28 +104,52 @@ class Gateway:
         self.version = version
         self.health = health
         self.secrets = tuple(secrets)
-        self.instance_id = base62(random_bytes.token_bytes(16), 16)
-        self.addresses = Addresses(main="")
-        self.started = time.monotonic()
-        self.draining = False
-        self.ready = False
-        self.active: set[Exchange] = set()
         self.on_request = self._with("on_request")
         self.on_attempt = self._with("on_attempt")
         self.watching = tuple(reversed(self._with("watch")))
         self.on_finish = self._with("on_finish")
 
-    def plan(self, name: str, session: str) -> Plan:
-        """The attempts for a model name (RT-01, RT-03, RT-08). Raises FaultError when there is no usable target."""
-        check_name(name)
-        target = parse(name, self.backends)
-        backend = self.backends.get(target.backend) if target.backend else None
-        return plan_target(backend or self.backends.default, target.model, self.keyring, session=session)
+    @property
+    def addresses(self) -> Addresses:
+        return self.running.addresses
+
+    def decide(self, requested: str, session: Session, one_off: str = "") -> Decision:
+        """Where a request for `requested` goes in this session (RT-02). Raises FaultError for a name that is none."""
+        check_name(requested)
+        chosen = str(session.values.get("backend") or "")
+        if chosen and chosen not in self.backends:
+            session.choose("backend", None)
+            _LOG.warning("session %s: back end %s is no longer configured; the choice is dropped", session.id, chosen)
+        return decide(requested, session.values, one_off, self.backends, self.routes)
+
+    def plan(self, decision: Decision, session: Session, caller: Client) -> Plan:
+        """The attempts for a decision (RT-03, RT-07, RT-08). Raises FaultError when there is no usable target."""
+        if decision.route:
+            route = self.routes[decision.route]
+            plan = plan_route(list(self._elements(route.elements)), route.policy, self.keyring)
+            if "openai-url" not in session.values:
+                return plan
+            attempts = (
+                msgspec.structs.replace(attempt, redirect=redirect_of(session, caller, self, attempt.backend))
+                for attempt in plan.attempts
+            )
+            return Plan(tuple(attempts), plan.skipped)
+        backend = self.backends.get(decision.backend) if decision.backend else None
+        backend = backend or self.backends.default
+        redirect = redirect_of(session, caller, self, backend)
+        return plan_target(backend, decision.model, self.keyring, session=session.id, redirect=redirect)
+
+    def _elements(self, names: Sequence[str]) -> Iterator[Element]:
+        for name in names:
+            target = parse(name, self.backends)
+            if target.backend and (backend := self.backends.get(target.backend)) is not None:
+                yield Element(backend, target.model)
 
     def hops(self, incoming: Incoming) -> str:
         """The loop guard of a call made for `incoming`: the proxies that it has passed, this one last (BE-05)."""
         seen = incoming.header(b"x-llmproxy-loop-guard")
-        return f"{seen},{self.instance_id}" if seen else self.instance_id
+        own = self.running.instance_id
+        return f"{seen},{own}" if seen else own
 
     def shown(self, fault: Fault) -> Fault:
         """The fault as clients may see it: what an upstream said holds no secret and at most 500 characters."""
@@ -116,7 +160,7 @@ class Gateway:
 
     def clean(self, text: str) -> str:
         """`text` without secrets and without addresses of internal hosts."""
-        return _INTERNAL.sub("[address]", scrub(text, self.secrets))
+        return _INTERNAL.sub("[address]", scrub(text, (*self.secrets, *self.running.passing_secrets)))
 
     def _with(self, hook: str) -> tuple[Feature, ...]:
         """The rooms that override `hook`: the others cost nothing."""

@@ -29,7 +29,7 @@ class HealthChecks:
     """`clock` is monotonic seconds."""
 
     def __init__(self, enabled: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self._clock = clock
         self._due: dict[str, float] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -37,7 +37,7 @@ class HealthChecks:
 
     def used(self, backend: Backend) -> None:
         """A request goes to `backend`: look after it if that is due. Never waits."""
-        if not self._enabled or self._clock() < self._due.get(backend.id, 0.0):
+        if not self.enabled or self._clock() < self._due.get(backend.id, 0.0):
             return
         self._due[backend.id] = self._clock() + _INTERVAL
         task = asyncio.get_running_loop().create_task(self._check(backend))

@@ -21,7 +21,7 @@ import uvicorn
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.server.app import Application
 from llm_proxy.server.edge import IDLE_SECONDS, edge_protocol
-from llm_proxy.server.gateway import Addresses, Gateway
+from llm_proxy.server.running import Addresses, Running
 
 _LOG = logging.getLogger(__name__)
 _STOPPING = Fault(
@@ -95,20 +95,21 @@ class Lifecycle:
 
     def __init__(
         self,
-        gateway: Gateway,
+        running: Running,
         main: socket.socket,
         anthropic: socket.socket | None,
         announce: Callable[[], None],
         close: Callable[[], object],
     ) -> None:
-        self._gateway = gateway
+        self._running = running
         self._sockets = [(main, False), *([(anthropic, True)] if anthropic is not None else [])]
         self._announce = announce
         self._close = close
         self._signals = 0
+        self._reloads: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
-        gateway.addresses = Addresses(main=url_of(main), anthropic=url_of(anthropic) if anthropic else "")
+        running.addresses = Addresses(main=url_of(main), anthropic=url_of(anthropic) if anthropic else "")
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,12 +118,14 @@ class Lifecycle:
                 loop.add_signal_handler(number, self._signalled)
             except NotImplementedError:
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._signalled))
-        servers = [_Server(_config(Application(self._gateway, special))) for _, special in self._sockets]
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        servers = [_Server(_config(Application(self._running, special))) for _, special in self._sockets]
         for server, (listening, _) in zip(servers, self._sockets, strict=True):
             server.config.load()
             server.lifespan = server.config.lifespan_class(server.config)
             await server.startup(sockets=[listening])
-        self._gateway.ready = True
+        self._running.ready = True
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
@@ -136,26 +139,31 @@ class Lifecycle:
         if asyncio.iscoroutine(result):
             await result
 
+    def _reload(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._running.reload_quietly())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
     def _signalled(self) -> None:
         self._signals += 1
-        self._gateway.draining = True
+        self._running.draining = True
         self._stop.set()
         if self._signals > 1:
             self._at_once.set()
 
     async def _drain(self, servers: list[_Server]) -> None:
-        gateway = self._gateway
+        running = self._running
+        grace = running.gateway.limits.shutdown_grace
         for server in servers:
             for connection in list(server.server_state.connections):
                 connection.shutdown()
-        if gateway.active and not self._at_once.is_set():
-            grace = gateway.limits.shutdown_grace
-            _LOG.info("stopping: %d open answers have %g s", len(gateway.active), grace)
-        await self._wait_idle(servers, gateway.limits.shutdown_grace)
+        if running.active and not self._at_once.is_set():
+            _LOG.info("stopping: %d open answers have %g s", len(running.active), grace)
+        await self._wait_idle(servers, grace)
         for server in servers:
             for listening in server.servers:
                 listening.close()
-        for exchange in list(gateway.active):
+        for exchange in list(running.active):
             exchange.interrupt(_STOPPING)
         await self._wait_idle(servers, _LAST_WORDS)
         for server in servers:

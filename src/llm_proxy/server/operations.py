@@ -17,10 +17,11 @@ from llm_proxy.dialects.base import ModelInfo, Target
 from llm_proxy.dialects.openai_responses import state
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import stored_responses
+from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, protocol_headers, read_members
 from llm_proxy.server.paths import Route
-from llm_proxy.server.sessions import session_of
+from llm_proxy.sessions.session import Session
 from llm_proxy.wire import json as wire_json
 
 _LOG = logging.getLogger(__name__)
@@ -37,9 +38,17 @@ async def count(
     """FE-08: the provider's own number when the target speaks this dialect, else the estimate; never fails because counting failed."""
     client = dialects.get(route.surface)
     body = await incoming.body(gateway.limits.max_request_bytes)
-    request = client.read_request(_countable(route, body), route.name)
+    body = _countable(route, body)
+    request = client.read_request(body, route.name)
+    caller = Client(gateway, incoming, key)
+    known = await caller.recognise(client, wire_json.read_document(body), request.model)
+    try:
+        attempt = _counter(gateway, request, known.session, caller)
+        if gateway.commands is not None:
+            request = gateway.commands.without_commands(request, known.session)
+    finally:
+        gateway.sessions.release(known.session)
     tokens = None
-    attempt = next(iter(gateway.plan(request.model, session_of(incoming, key).id).attempts), None)
     if (
         attempt is not None
         and attempt.backend.supports("count")
@@ -50,6 +59,12 @@ async def count(
     if tokens is None:
         tokens = estimate(request)
     await outgoing.whole(200, [JSON_TYPE, *headers], client.write_count(tokens))
+
+
+def _counter(gateway: Gateway, request: Request, session: Session, caller: Client) -> Attempt | None:
+    """Who would answer; a one-off is for the next turn, not for its counting."""
+    plan = gateway.plan(gateway.decide(request.model, session), session, caller)
+    return next(iter(plan.attempts), None)
 
 
 def _countable(route: Route, body: bytes) -> bytes:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import html
 import time
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
+from llm_proxy.config import ConfigError
+from llm_proxy.config.groups import InternalApiOptions
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import openapi_document
+from llm_proxy.server import openapi_document, session_pages
+from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing
 from llm_proxy.server.paths import Route
@@ -51,11 +55,11 @@ async def health(
     body: dict[str, Any] = {"status": "ok", "service": _SERVICE, "version": gateway.version}
     status = 200
     if incoming.parameter("ready") not in ("", "0", "false"):
-        ready = gateway.ready and not gateway.draining and bool(gateway.backends.functional)
+        ready = gateway.running.ready and not gateway.running.draining and bool(gateway.backends.functional)
         body["ready"] = ready
         if not ready:
             status = 503
-            body["status"] = "draining" if gateway.draining else "starting"
+            body["status"] = "draining" if gateway.running.draining else "starting"
     await _json(outgoing, headers, body, status)
 
 
@@ -120,9 +124,11 @@ async def usage_stats(
         rows = [row for row in rows if row.time >= since]
     by_model: dict[str, list[UsageRow]] = {}
     by_backend: dict[str, list[UsageRow]] = {}
+    by_project: dict[str, list[UsageRow]] = {}
     for row in rows:
         by_model.setdefault(row.model, []).append(row)
         by_backend.setdefault(row.backend, []).append(row)
+        by_project.setdefault(row.project, []).append(row)
     await _json(
         outgoing,
         headers,
@@ -133,6 +139,7 @@ async def usage_stats(
                 "totals": _totals(rows),
                 "by_model": {name: _totals(some) for name, some in sorted(by_model.items())},
                 "by_backend": {name: _totals(some) for name, some in sorted(by_backend.items())},
+                "by_project": {name: _totals(some) for name, some in sorted(by_project.items())},
             },
         },
     )
@@ -163,6 +170,9 @@ async def usage_recent(
             "timestamp": row.time,
             "username": row.username,
             "session": row.session,
+            "project": row.project,
+            "agent": row.agent,
+            "kind": row.kind,
             "caller_name": row.key_name,
             "surface": row.surface,
             "stream": row.stream,
@@ -176,7 +186,9 @@ async def usage_recent(
 
 def _filters(incoming: Incoming) -> dict[str, str]:
     return {
-        name: value for name in ("backend", "model", "session_id", "username") if (value := incoming.parameter(name))
+        name: value
+        for name in ("backend", "model", "session_id", "username", "project")
+        if (value := incoming.parameter(name))
     }
 
 
@@ -195,6 +207,7 @@ def _visible(gateway: Gateway, incoming: Incoming, key: str) -> list[UsageRow]:
         and wanted.get("backend", row.backend) == row.backend
         and wanted.get("model", row.model) == row.model
         and wanted.get("session_id", row.session) == row.session
+        and wanted.get("project", row.project) == row.project
         and wanted.get("username", row.username) == row.username
     ]
 
@@ -241,10 +254,20 @@ async def audit(
 async def internal(
     gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
 ) -> None:
-    """OPS-10, as far as it exists: back ends and cooldowns, for the single user of a set-up."""
-    if not gateway.access.single:
+    """OPS-10, as far as it exists: sessions for everyone's own, all else for the single user of a set-up and for admins."""
+    if not gateway.settings.get(InternalApiOptions).enabled:
+        message = "internal pages are off (option internal_api.enabled)"
+        raise FaultError(Fault(kind="not_found", message=message, side="client"))
+    page, _, name = route.name.partition("/")
+    caller = Client(gateway, incoming, key)
+    if page == "sessions":
+        await _sessions(gateway, incoming, outgoing, headers, caller, unquote(name))
+        return
+    if not caller.may_change_all:
         raise FaultError(Fault(kind="permission", message="internal pages are for the operator only", side="client"))
     match route.name, incoming.method:
+        case "reload", "POST":
+            await _reload(gateway, outgoing, headers)
         case "backends", "GET" | "HEAD":
             await _json(outgoing, headers, _backends(gateway))
         case "cooldowns", "GET" | "HEAD":
@@ -254,6 +277,32 @@ async def internal(
             await _json(outgoing, headers, _cooldowns(gateway))
         case _:
             raise FaultError(Fault(kind="not_found", message="there is no such internal page", side="client"))
+
+
+async def _sessions(
+    gateway: Gateway, incoming: Incoming, outgoing: Outgoing, headers: Headers, caller: Client, id: str
+) -> None:
+    store, scope, admin = gateway.sessions, caller.scope, caller.may_change_all
+    asked = incoming.parameter("scope")
+    match bool(id), incoming.method:
+        case False, "GET" | "HEAD":
+            body = await session_pages.listing(store, scope, admin, clean=gateway.clean, asked=asked)
+        case True, "GET" | "HEAD":
+            body = await session_pages.detail(store, scope, admin, id, clean=gateway.clean, asked=asked)
+        case True, "DELETE":
+            body = await session_pages.end(store, scope, admin, id, asked=asked)
+        case _:
+            raise FaultError(Fault(kind="method", message=f"{incoming.method} is not served here", side="client"))
+    await _json(outgoing, headers, body)
+
+
+async def _reload(gateway: Gateway, outgoing: Outgoing, headers: Headers) -> None:
+    try:
+        changed = await gateway.running.reload()
+    except ConfigError as error:
+        message = "the configuration has errors, nothing was changed: " + "; ".join(error.errors[:20])
+        raise FaultError(Fault(kind="validation", message=message, side="client")) from None
+    await _json(outgoing, headers, {"object": "reload", "changed": changed})
 
 
 def _backends(gateway: Gateway) -> dict[str, Any]:

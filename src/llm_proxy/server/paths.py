@@ -104,7 +104,7 @@ _GEMINI_METHODS = {
 }
 _MODEL = re.compile(r"(?P<prefix>(?:/v1beta|/v1alpha|/v1|/v2|/anthropic)*)/models/(?P<model>.+)\Z")
 _RESPONSE = re.compile(r"(?:/v1|/v2)*/responses/(?P<id>[^/]+)(?P<rest>/input_items|/cancel)?\Z")
-_INTERNAL = re.compile(r"/internal/(?P<page>[a-z]+)\Z")
+_INTERNAL = re.compile(r"/internal/(?P<page>[a-z]+(?:/[^/]+)?)\Z")
 _SLASHES = re.compile(r"/{2,}")
 
 

@@ -15,10 +15,10 @@ from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.openai_chat import legacy
 from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
+from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence
 from llm_proxy.server.paths import Route
-from llm_proxy.server.sessions import session_of
 from llm_proxy.server.translation import FrameSource
 from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
@@ -51,7 +51,8 @@ class SideCall:
         self._key = key
         self._action = action
         self._chat = dialects.get("openai-chat")
-        self._session = session_of(incoming, key)
+        self._caller = Client(gateway, incoming, key)
+        self._session = self._caller.named_session()
         self._began = time.time()
         self._usage = Usage()
 
@@ -62,7 +63,8 @@ class SideCall:
         head = (legacy.read_embedding_head if embedding else legacy.read_completion_head)(self._body)
         self._model, self._user = head.model, head.user
         self._stream = head.stream and not embedding
-        self._trail = Trail(self._gateway.plan(self._model, self._session.id), self._gateway.keyring)
+        decision = self._gateway.decide(self._model, self._session)
+        self._trail = Trail(self._gateway.plan(decision, self._session, self._caller), self._gateway.keyring)
         with Presence(self._incoming, self._outgoing):
             while (attempt := self._trail.next()) is not None:
                 if await self._try(attempt):
@@ -108,6 +110,7 @@ class SideCall:
                 stream=self._stream,
                 body=wire_json.replace_member(self._body, "model", wire_json.encode(attempt.model)),
                 key=attempt.key,
+                redirect=attempt.redirect,
                 loop_guard=self._gateway.hops(self._incoming),
             )
         )

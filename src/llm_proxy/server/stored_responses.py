@@ -54,12 +54,13 @@ async def standing_alone(store: ValueStore, scope: str, body: bytes, native: boo
         record = await find(store, scope, wanted)
         if record is None:
             if native and not chain:
-                return body
+                return state.continue_from(body, wanted)
             raise state.not_found(wanted)
-        chain.append(record)
         wanted = record.previous_id
+        if not record.local:  # what the proxy answered itself is no part of the conversation
+            chain.append(record)
     if native and not chain:
-        return body
+        return state.continue_from(body, wanted)
     return state.expand(body, chain[::-1], keep_ids=not native)
 
 
@@ -71,10 +72,15 @@ def keep(
     output: list[dict[str, Any]] | None,
     ttl: float,
     new_id: Callable[[str], str],
+    local: bool = False,
 ) -> None:
-    """Keeps an answered request. `body` as the client sent it, `response` and `output` as the writer left them."""
+    """Keeps an answered request. `body` as the client sent it, `response` and `output` as the writer left them.
+
+    `local`: the proxy answered it itself, so that later requests that build on it leave it out.
+    """
     if not state.references(body).store:
         return
     record = state.to_store(body, response, output, new_id)
+    record = msgspec.structs.replace(record, local=local)
     if record.id:
         store.put(_SPACE, _key(scope, record.id), _encoder.encode(record), ttl)

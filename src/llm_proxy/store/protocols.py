@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -53,6 +53,9 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     key_name: str
     username: str
     agent: str
+    project: str = ""
+    kind: Literal["turn", "side"] = "turn"
+    """`side`: an errand of an agent beside the conversation."""
 
 
 class UsageSink(Protocol):

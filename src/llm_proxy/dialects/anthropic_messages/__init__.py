@@ -21,13 +21,14 @@ from llm_proxy.dialects.anthropic_messages import (
     errors,
     glance,
     listings,
+    opening,
     request_in,
     request_out,
     stream_in,
     stream_out,
     wire,
 )  # fmt: skip
-from llm_proxy.dialects.base import Head, ModelInfo, Outgoing, ReadContext, ReplyContext, Target
+from llm_proxy.dialects.base import Head, ModelInfo, Opening, Outgoing, ReadContext, ReplyContext, Target
 from llm_proxy.wire import json
 from llm_proxy.wire.json import Body
 
@@ -48,6 +49,9 @@ class AnthropicMessages:
 
     def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body)
+
+    def read_opening(self, body: Body) -> Opening:
+        return opening.read_opening(body)
 
     def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body)

@@ -20,7 +20,7 @@ _AS_READ: Capabilities = msgspec.structs.replace(
 
 class Draft:
     """`own`: the request came in this protocol, so its shape is kept. `faithful`: it is written exactly as
-    it was read.
+    it was read. `own_thinking`: so were its words about thinking.
     """
 
     def __init__(self, request: Request, target: Target | None) -> None:
@@ -29,6 +29,7 @@ class Draft:
         self.target = target or Target(model=request.model, capabilities=_AS_READ, stream=request.stream)
         self.capabilities = self.target.capabilities
         self.own = request.dialect == wire.NAME
+        self.own_thinking = self.own and "reasoning" not in request.added
         self._names = ToolNames(self.capabilities.tool_name_limit)
         self._losses: dict[str, None] = {}
         self.namespaces: dict[str, tuple[str, str]] = {}

@@ -147,7 +147,7 @@ def _write_thinking(draft: Draft, body: dict[str, Any], output: dict[str, Any]) 
         why = _why_not(draft, body)
         if why:
             draft.lose(f"thinking: switched off, {why}")
-            thinking = {"type": "disabled"} if draft.own else None
+            thinking = {"type": "disabled"} if draft.own_thinking else None
     elif thinking is not None and thinking["type"] == "adaptive":
         forced = body.get("tool_choice", {}).get("type") in ("any", "tool")
         if forced and not draft.capabilities.forced_with_thinking:
@@ -204,8 +204,8 @@ def _thinking(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) -> dic
 
 
 def _write_effort(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) -> None:
-    effort = reasoning.effort if reasoning.mode in ("auto", "off") or draft.own else effort_of(reasoning)
-    if effort is None and draft.own and reasoning.mode == "budget" and not draft.capabilities.budget_too:
+    effort = reasoning.effort if reasoning.mode in ("auto", "off") or draft.own_thinking else effort_of(reasoning)
+    if effort is None and draft.own_thinking and reasoning.mode == "budget" and not draft.capabilities.budget_too:
         effort = effort_of(reasoning) if draft.capabilities.thinking == "adaptive" else None
     if effort is None or effort == "none":
         return
@@ -224,9 +224,9 @@ def _adaptive(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
             draft.lose(f"reasoning: {draft.target.model} cannot stop thinking")
             return {"type": "adaptive"}
         return {"type": "disabled"}
-    if draft.own and reasoning.mode == "effort":
+    if draft.own_thinking and reasoning.mode == "effort":
         return None
-    if reasoning.mode == "budget" and draft.own:
+    if reasoning.mode == "budget" and draft.own_thinking:
         if draft.capabilities.budget_too:
             return {"type": "enabled", "budget_tokens": reasoning.budget}
         draft.lose("thinking: a budget became an effort")
@@ -235,19 +235,19 @@ def _adaptive(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
 
 def _budgeted(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
     if effort_of(reasoning) == "none":
-        return {"type": "disabled"} if draft.own else None
-    if draft.own and reasoning.mode == "effort":
+        return {"type": "disabled"} if draft.own_thinking else None
+    if draft.own_thinking and reasoning.mode == "effort":
         if not draft.capabilities.effort_beside_budget:
             draft.lose(f"output_config.effort: not supported by {draft.target.model}")
         return None
-    if draft.own and reasoning.mode == "auto":
+    if draft.own_thinking and reasoning.mode == "auto":
         draft.lose("thinking: adaptive became a budget")
     most = draft.capabilities.max_thinking_budget or draft.capabilities.max_output
     budget = budget_of(reasoning, maximum=most)
     if budget is None:
         effort = reasoning.effort or "medium"
         budget = budget_of(Reasoning("effort", effort=effort), maximum=most)
-    return {"type": "enabled", "budget_tokens": budget if draft.own else max(_LEAST_BUDGET, budget or 0)}
+    return {"type": "enabled", "budget_tokens": budget if draft.own_thinking else max(_LEAST_BUDGET, budget or 0)}
 
 
 def _why_not(draft: Draft, body: dict[str, Any]) -> str:

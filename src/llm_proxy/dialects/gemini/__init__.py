@@ -19,6 +19,7 @@ from llm_proxy.dialects.base import (
     Glancer,
     Head,
     ModelInfo,
+    Opening,
     Outgoing,
     ReadContext,
     ReplyContext,
@@ -26,7 +27,7 @@ from llm_proxy.dialects.base import (
     StreamWriter,
     Target,
 )
-from llm_proxy.dialects.gemini import answer_in, answer_out, errors, glance, request_in, request_out
+from llm_proxy.dialects.gemini import answer_in, answer_out, errors, glance, opening, request_in, request_out
 from llm_proxy.dialects.gemini.wire import NAME, Object, decode_body, integer
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import WireFault
@@ -53,6 +54,9 @@ class Gemini:
                 raise bad_request("model: expected a string", "model")
             model = named.removeprefix("models/")
         return Head(model=model, stream=path_stream, size=len(body), include_usage=True)
+
+    def read_opening(self, body: Body) -> Opening:
+        return opening.read_opening(body)
 
     def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body, path_model, path_stream)

@@ -14,7 +14,7 @@ from llm_proxy.dialects.base import Duties, Outgoing, Target
 from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of
 from llm_proxy.dialects.gemini import contents
 from llm_proxy.dialects.gemini.tools import Tools
-from llm_proxy.dialects.gemini.wire import NAME, Object, respelled
+from llm_proxy.dialects.gemini.wire import NAME, Object, camelled, is_data, respelled
 from llm_proxy.dialects.tool_schemas import for_gemini_response
 from llm_proxy.wire import json as wire_json
 
@@ -38,6 +38,15 @@ def write_count_request(request: Request, target: Target) -> Object:
 
 def model_path(model: str) -> str:
     return model if "/" in model else f"models/{model}"
+
+
+# Where the session gave a general value and one for Gemini, the one for Gemini counts.
+_OF_ADDED = {"temperature": "temperature", "top_p": "topP"}
+# Of the members of a line a generationConfig may hold one.
+_ALTERNATIVES = (
+    frozenset(("thinkingBudget", "thinkingLevel")),
+    frozenset(("responseSchema", "responseJsonSchema", "_responseJsonSchema")),
+)
 
 
 class _Writer:
@@ -74,6 +83,8 @@ class _Writer:
         generation = self._generation(tools, instruction)
         if own and "generationConfig" in request.rest:
             generation = _merged(generation, request.rest["generationConfig"])
+        if request.gemini:
+            generation = _completed(generation, request)
         if generation:
             body["generationConfig"] = generation
         self._others(body)
@@ -156,7 +167,8 @@ class _Writer:
         )
         if sampling.temperature is not None:
             heat = sampling.temperature
-            config["temperature"] = heat if self._own else min(2, max(0, heat))
+            faithful = self._own and "temperature" not in self._request.added
+            config["temperature"] = heat if faithful else min(2, max(0, heat))
         for name, value in plain:
             if value is None:
                 continue
@@ -233,7 +245,7 @@ class _Writer:
         reasoning, capabilities = self._request.reasoning, self._target.capabilities
         if reasoning is None:
             return {}
-        if self._own:
+        if self._own and "reasoning" not in self._request.added:
             return self._own_thinking()
         if capabilities.thinking == "none":
             if reasoning.mode != "off":
@@ -243,7 +255,7 @@ class _Writer:
         if reasoning.visible is not None:
             shown = reasoning.visible
         else:
-            shown = self._request.dialect != "openai-responses" or bool(reasoning.summary)
+            shown = not self._own and (self._request.dialect != "openai-responses" or bool(reasoning.summary))
         if shown and reasoning.mode != "off":
             config["includeThoughts"] = True
         if capabilities.thinking == "level":
@@ -288,4 +300,32 @@ def _merged(ours: Object, left: Object) -> Object:
     for name, value in left.items():
         known = out.get(name)
         out[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _completed(config: Object, request: Request) -> Object:
+    """What was written plus what the session wants Gemini to get, where the client said nothing of it."""
+    wanted: Object = camelled(request.gemini)
+    kept = dict(config)
+    for member, name in _OF_ADDED.items():
+        if member in request.added and name in wanted:
+            kept.pop(name, None)
+    thinking = wanted.get("thinkingConfig")
+    if "reasoning" in request.added and isinstance(thinking, dict) and thinking.keys() & _ALTERNATIVES[0]:
+        kept["thinkingConfig"] = {
+            name: value for name, value in kept.get("thinkingConfig", {}).items() if name not in _ALTERNATIVES[0]
+        }
+    return _filled(kept, wanted)
+
+
+def _filled(ours: Object, wanted: Object) -> Object:
+    """`ours` with the members of `wanted` that it lacks, at every depth but inside of a user's data."""
+    out = dict(ours)
+    for name, value in wanted.items():
+        known = out.get(name)
+        if known is None:
+            if not any(name in group and group & ours.keys() for group in _ALTERNATIVES):
+                out[name] = value
+        elif isinstance(known, dict) and isinstance(value, dict) and not is_data(name):
+            out[name] = _filled(known, value)
     return out

@@ -108,6 +108,21 @@ _DATA = frozenset(
 )
 
 
+def is_data(name: str) -> bool:
+    """Does the member of this name hold what belongs to the user or to a tool?"""
+    return name in _DATA
+
+
+def camelled(value: Any) -> Any:
+    """`value` with the protocol's names in camelCase, without nulls."""
+    if isinstance(value, list):
+        return [camelled(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {camel(name): member for name, member in value.items() if member is not None}
+    return {name: member if is_data(name) else camelled(member) for name, member in found.items()}
+
+
 def respelled(value: Any, spelling: Mapping[str, str]) -> Any:
     """`value` with the names that the client spelled differently written its way again."""
     if isinstance(value, list):
@@ -115,7 +130,7 @@ def respelled(value: Any, spelling: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        spelling.get(name, name): member if name in _DATA else respelled(member, spelling)
+        spelling.get(name, name): member if is_data(name) else respelled(member, spelling)
         for name, member in value.items()
     }
 

@@ -18,6 +18,7 @@ from llm_proxy.dialects.base import (
     Dialect,
     Head,
     ModelInfo,
+    Opening,
     Outgoing,
     ReadContext,
     ReplyContext,
@@ -28,6 +29,7 @@ from llm_proxy.dialects.openai_chat import (
     answer_out,
     errors,
     models,
+    opening,
     request_in,
     request_out,
     usage,
@@ -49,6 +51,9 @@ class OpenAIChat:
 
     def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body, path_model)
+
+    def read_opening(self, body: Body) -> Opening:
+        return opening.read_opening(body)
 
     def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body, path_model)

@@ -16,8 +16,8 @@ from llm_proxy.conversation.answer import Answer
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
-from llm_proxy.dialects.base import Dialect, Head, ModelInfo, Outgoing, ReadContext, ReplyContext, Target
-from llm_proxy.dialects.openai_responses import errors, request_in, request_out
+from llm_proxy.dialects.base import Dialect, Head, ModelInfo, Opening, Outgoing, ReadContext, ReplyContext, Target
+from llm_proxy.dialects.openai_responses import errors, opening, request_in, request_out
 from llm_proxy.dialects.openai_responses import models as lists
 from llm_proxy.dialects.openai_responses.answer_in import read_answer, read_usage_object
 from llm_proxy.dialects.openai_responses.glance import ResponsesGlancer
@@ -44,6 +44,9 @@ class OpenAIResponses:
 
     def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         return request_in.read_head(body)
+
+    def read_opening(self, body: Body) -> Opening:
+        return opening.read_opening(body)
 
     def read_request(self, body: Body, path_model: str = "", path_stream: bool = False) -> Request:
         return request_in.read_request(body)

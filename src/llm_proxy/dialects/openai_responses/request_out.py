@@ -197,13 +197,13 @@ class _Writer:
             value = getattr(sampling, name)
             if value is None:
                 continue
-            if not taken:
+            if not taken or (self._adapted(name) and not self._takes_sampling()):
                 self._lose(name)
             elif (
                 name == "top_p"
                 and self._able.sampling == "one"
                 and sampling.temperature is not None
-                and not self._native
+                and (not self._native or self._adapted(name))
             ):
                 self._lose(name, "not together with temperature")
             else:
@@ -218,6 +218,10 @@ class _Writer:
             self._lose("logprobs")
         elif sampling.logprobs and sampling.top_logprobs is not None:
             body["top_logprobs"] = sampling.top_logprobs
+
+    def _adapted(self, name: str) -> bool:
+        """Was the member, or the reasoning beside it, put in by the proxy for whatever target?"""
+        return name in self._request.added or "reasoning" in self._request.added
 
     def _takes_sampling(self) -> bool:
         able, reasoning = self._able, self._request.reasoning
@@ -243,7 +247,8 @@ class _Writer:
         extra = self._request.rest.get("reasoning") if self._native else None
         written: dict[str, Any] = {}
         if reasoning is not None:
-            written = self._native_reasoning(reasoning) if self._native else self._foreign_reasoning(reasoning)
+            faithful = self._native and "reasoning" not in self._request.added
+            written = self._native_reasoning(reasoning) if faithful else self._foreign_reasoning(reasoning)
         if isinstance(extra, dict):
             written = {**written, **extra}
         return written or None

@@ -33,6 +33,7 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     input: list[dict[str, Any]]
     output: list[dict[str, Any]]
     response: dict[str, Any]
+    local: bool = False
 
 
 class References(msgspec.Struct, frozen=True):
@@ -59,6 +60,16 @@ def references(body: bytes) -> References:
         if isinstance(item, dict) and item.get("type") == "item_reference"
     )
     return References(previous or "", ids, data.get("store") is not False)
+
+
+def continue_from(body: bytes, previous_id: str) -> bytes:
+    """The request as one that continues `previous_id`, or begins anew when that is empty."""
+    before = references(body).previous_id
+    if before == previous_id:
+        return body
+    if not previous_id:
+        return remove_member(body, "previous_response_id")
+    return replace_member(body, "previous_response_id", encode(previous_id))
 
 
 def not_found(previous_id: str) -> FaultError:

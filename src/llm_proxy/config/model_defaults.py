@@ -1,0 +1,55 @@
+"""Which defaults and limits hold for a model at a back-end (CFG-10). Pure look-up in the settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import msgspec
+
+from llm_proxy.config.groups import BackendGeneralOptions
+from llm_proxy.config.kinds import ModelDefaults, ModelLimits
+from llm_proxy.config.settings import Settings
+
+
+def model_defaults_for(settings: Settings, backend_id: str, model: str) -> ModelDefaults:
+    """The entry for `model` at `backend_id`: `backend:model`, `backend/model`, `model`, else the longest pattern.
+
+    Limits that stand with the back-end's own `models` belong to `backend:model`: they complete such an entry,
+    and win over those of a less exact one.
+    """
+    declared = settings.get(BackendGeneralOptions).model_defaults
+    exact = f"{backend_id}:{model}"
+    found = _find(declared, backend_id, model)
+    backend = settings.backends.get(backend_id)
+    own = backend.models.get(model) if backend else None
+    if own is None or own == ModelLimits():
+        return found
+    limits = _over(found.limits, own) if exact in declared else _over(own, found.limits)
+    return msgspec.structs.replace(found, limits=limits)
+
+
+def _find(declared: Mapping[str, ModelDefaults], backend_id: str, model: str) -> ModelDefaults:
+    names = (f"{backend_id}:{model}", f"{backend_id}/{model}", model)
+    for name in names:
+        if name in declared:
+            return declared[name]
+    patterns = [key for key in declared if "*" in key and _matches(key, names)]
+    return declared[max(patterns, key=len)] if patterns else ModelDefaults()
+
+
+def _matches(pattern: str, names: Iterable[str]) -> bool:
+    expression = _compile(pattern)
+    return any(expression.fullmatch(name) for name in names)
+
+
+@lru_cache(maxsize=1024)
+def _compile(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, re.split(r"\*+", pattern))), re.DOTALL)
+
+
+def _over(strong: ModelLimits, weak: ModelLimits) -> ModelLimits:
+    """Each limit of `strong`, and of `weak` where `strong` is silent."""
+    given = {name: value for name, value in msgspec.structs.asdict(strong).items() if value is not None}
+    return msgspec.structs.replace(weak, **given)

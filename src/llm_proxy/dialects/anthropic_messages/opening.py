@@ -1,0 +1,46 @@
+"""The opening of a Messages request: system texts, first user message, tools and ids, without reading it whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_proxy.dialects.base import Opening
+from llm_proxy.dialects.openings import (
+    count_in,
+    ids_of,
+    list_in,
+    members_of,
+    names_of,
+    object_in,
+    read_beginning,
+    read_last,
+    texts_of,
+)
+from llm_proxy.wire.json import Body
+
+_SYSTEM = ("system", "developer")
+
+
+def read_opening(body: Body) -> Opening:
+    members = members_of(body)
+    messages = list_in(members.get("messages"))
+    system, first = read_beginning(messages, _texts, role_of=_role, system_roles=_SYSTEM)
+    format_ = object_in(members.get("output_config")).get("format") or members.get("output_format")
+    return Opening(
+        system=texts_of(members.get("system")) + system,
+        first_user=first,
+        last_user=read_last(messages, _texts, _role),
+        tools=names_of(members.get("tools")),
+        json_demanded=object_in(format_).get("type") in ("json_schema", "json_object"),
+        max_tokens=count_in(members.get("max_tokens")),
+        messages=len(messages),
+        ids=ids_of(members),
+    )
+
+
+def _role(message: dict[str, Any]) -> Any:
+    return message.get("role")
+
+
+def _texts(message: dict[str, Any]) -> tuple[str, ...]:
+    return texts_of(message.get("content"))

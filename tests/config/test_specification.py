@@ -1,0 +1,427 @@
+"""The tables of the specification's configuration page and the declarations agree, row by row, both ways.
+
+Rows of features that are not built yet stand in `LATER`, which only ever gets shorter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import pytest
+
+from llm_proxy.config import Option
+from llm_proxy.config.backends import BUILT_IN, BackendOptions
+from llm_proxy.config.chat_keys import canonical
+from llm_proxy.config.maps import RouteOptions
+from llm_proxy.option_groups import GROUPS
+from tests.support.shared import SHARED
+
+PAGE = SHARED / "spec" / "configuration.md" if SHARED is not None else None
+WHY_SKIPPED: Final = "the specification is not here (folder 'shared' beside the checkout, or LLM_PROXY_SHARED)"
+OPTIONS: Final = [option for group in GROUPS for option in group.options]
+
+LATER: Final = {
+    "daemon": "OPS-17",
+    "auth.trusted_ips": "OPS-03",
+    "auth.trusted_proxies": "OPS-03",
+    "auth.brute_force_protection.enabled": "OPS-02",
+    "auth.brute_force_protection.max_failed_attempts": "OPS-02",
+    "auth.brute_force_protection.ttl_seconds": "OPS-02",
+    "auth.brute_force_protection.initial_block_seconds": "OPS-02",
+    "auth.brute_force_protection.block_multiplier": "OPS-02",
+    "auth.brute_force_protection.valid_keys_pass": "OPS-02",
+    "auth.brute_force_protection.max_block_seconds": "OPS-02",
+    "backends.gemini-cli-cloud-project.gcp_project_id": "BE-17",
+    "backends.gemini-cli-cloud-project.credentials_path": "BE-17",
+    "backends.gemini-cli-acp.project_dir": "BE-18",
+    "static_route": "RT-04",
+    "force_model": "RT-05",
+    "model_aliases": "RT-06",
+    "loop_detection.shadow": "RSP-01",
+    "loop_detection.buffer_size": "RSP-01",
+    "loop_detection.min_pattern_length": "RSP-01",
+    "loop_detection.max_pattern_length": "RSP-01",
+    "loop_detection.min_repetitions": "RSP-01",
+    "loop_detection.min_total_length": "RSP-01",
+    "loop_detection.content_chunk_size": "RSP-01",
+    "loop_detection.content_loop_threshold": "RSP-01",
+    "loop_detection.max_history_length": "RSP-01",
+    "loop_detection.openai_notice": "RSP-02",
+    "tool_call_loop.shadow": "RSP-03",
+    "session.tool_call_repair_enabled": "RSP-05",
+    "session.tool_call_repair_buffer_cap_bytes": "RSP-05",
+    "session.json_repair_enabled": "RSP-06",
+    "session.json_repair_buffer_cap_bytes": "RSP-06",
+    "session.json_repair_strict_mode": "RSP-06",
+    "session.json_repair_schema": "RSP-06",
+    "empty_response.enabled": "RSP-07",
+    "empty_response.max_retries": "RSP-07",
+    "empty_response.prompt_path": "RSP-07",
+    "session.fix_think_tags_enabled": "RSP-08",
+    "session.fix_think_tags_buffer_cap_bytes": "RSP-08",
+    "tool_call_reactor.enabled": "RSP-09",
+    "tool_call_reactor.config_path": "RSP-09",
+    "tool_call_reactor.apply_diff_steering_enabled": "RSP-10",
+    "tool_call_reactor.apply_diff_steering_rate_limit_seconds": "RSP-10",
+    "tool_call_reactor.apply_diff_steering_message": "RSP-10",
+    "tool_call_reactor.pytest_full_suite_steering_enabled": "RSP-11",
+    "tool_call_reactor.pytest_full_suite_steering_message": "RSP-11",
+    "tool_call_reactor.steering_rules": "RSP-09",
+    "session.dangerous_command_prevention_enabled": "RSP-12",
+    "session.dangerous_command_steering_message": "RSP-12",
+    "dangerous_commands.allow": "RSP-12",
+    "dangerous_commands.deny": "RSP-12",
+    "thinking_budget": "REQ-01",
+    "reasoning_alias_settings": "REQ-03",
+    "reasoning_aliases_path": "REQ-03",
+    "edit_precision.enabled": "REQ-04",
+    "edit_precision.temperature": "REQ-04",
+    "edit_precision.min_top_p": "REQ-04",
+    "edit_precision.override_top_p": "REQ-04",
+    "edit_precision.target_top_k": "REQ-04",
+    "edit_precision.override_top_k": "REQ-04",
+    "edit_precision.exclude_agents_regex": "REQ-04",
+    "edit_precision.patterns_path": "REQ-04",
+    "session.planning_phase.enabled": "REQ-05",
+    "session.planning_phase.strong_model": "REQ-05",
+    "session.planning_phase.max_turns": "REQ-05",
+    "session.planning_phase.max_file_writes": "REQ-05",
+    "session.planning_phase.overrides.temperature": "REQ-05",
+    "session.planning_phase.overrides.top_p": "REQ-05",
+    "session.planning_phase.overrides.reasoning_effort": "REQ-05",
+    "session.planning_phase.overrides.thinking_budget": "REQ-05",
+    "force_context_window": "REQ-07",
+    "context_window_enforcement": "REQ-07",
+    "session.pytest_compression_enabled": "REQ-06",
+    "session.pytest_compression_min_lines": "REQ-06",
+    "rewriting.enabled": "REQ-08",
+    "rewriting.config_path": "REQ-08",
+    "identity.title.mode": "REQ-09",
+    "identity.title.override_value": "REQ-09",
+    "identity.title.default_value": "REQ-09",
+    "identity.title.passthrough_name": "REQ-09",
+    "identity.url.mode": "REQ-09",
+    "identity.url.override_value": "REQ-09",
+    "identity.url.default_value": "REQ-09",
+    "identity.url.passthrough_name": "REQ-09",
+    "identity.user_agent.mode": "REQ-09",
+    "identity.user_agent.override_value": "REQ-09",
+    "identity.user_agent.default_value": "REQ-09",
+    "identity.user_agent.passthrough_name": "REQ-09",
+    "redact_api_keys_in_prompts": "OPS-04",
+    "redaction.patterns": "OPS-04",
+    "logging.max_size_mb": "OPS-13",
+    "logging.backup_count": "OPS-13",
+    "logging.per_module": "OPS-13",
+    "logging.request_logging": "OPS-13",
+    "logging.response_logging": "OPS-13",
+    "logging.capture_file": "OPS-05",
+    "logging.capture_buffer_size": "OPS-05",
+    "logging.capture_flush_interval": "OPS-05",
+    "logging.capture_max_entries_per_flush": "OPS-05",
+    "logging.capture_max_bytes": "OPS-05",
+    "logging.capture_max_files": "OPS-05",
+    "logging.capture_total_max_bytes": "OPS-05",
+    "logging.capture_rotate_interval_seconds": "OPS-05",
+    "logging.capture_truncate_bytes": "OPS-05",
+    "usage_tracking.repository": "OPS-07",
+    "usage_tracking.file_path": "OPS-07",
+    "usage_tracking.retention_days": "OPS-07",
+    "usage_tracking.price_file": "OPS-08",
+    "audit.enabled": "OPS-09",
+    "audit.file": "OPS-09",
+    "audit.retention_days": "OPS-09",
+    "rate_limits.<key>.limit": "OPS-12",
+    "rate_limits.<key>.time_window": "OPS-12",
+    "response_cache.enabled": "OPS-15",
+    "response_cache.ttl": "OPS-15",
+    "response_cache.max_entries": "OPS-15",
+    "response_cache.max_bytes": "OPS-15",
+    "performance.summary": "OPS-14",
+}
+"""Paths and chat keys of rows whose feature is not built yet -> its id."""
+
+LATER_OF_A_BACK_END: Final = {
+    "identity": "REQ-09",
+    "static_route": "RT-04",
+    "fallback": "RT-07",
+    "rate_limit": "OPS-12",
+    "token_path": "BE-15",
+    "oauth_client_id": "BE-16",
+    "oauth_client_secret": "BE-16",
+    "refresh": "BE-15",
+    "project_dir": "BE-18",
+    "gemini_cli_executable": "BE-18",
+    "model": "BE-18",
+    "auto_accept": "BE-18",
+    "process_timeout": "BE-18",
+    "idle_timeout": "BE-18",
+    "daily_request_limit": "BE-17",
+    "macos_keychain": "BE-16",
+}
+"""The same for keys of `backends.<id>`."""
+
+ELSEWHERE: Final = {
+    "model_defaults": "CFG-10 describes it in words",
+    "failover_routes": "its row names the entries",
+    "!/set(reasoning-mode)": "CMD-17 describes it in words",
+}
+"""Declared, but no row of a table."""
+
+
+class InChat(msgspec.Struct, frozen=True):
+    """A key of `!/set(...)`, in the form in which keys are compared."""
+
+    name: str
+    aliases: frozenset[str]
+    scope: str
+
+    @property
+    def id(self) -> str:
+        return f"!/set({self.name})"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row of a table. `paths` has more than one member where a row describes several options."""
+
+    title: str
+    paths: tuple[str, ...]
+    aliases: tuple[str, ...]
+    env: tuple[str, ...]
+    flags: tuple[str, ...]
+    chat: tuple[InChat, ...]
+    type: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.paths or tuple(key.id for key in self.chat[:1]) or self.flags[:1]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def quoted(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", text))
+
+
+def inside_and_outside(text: str) -> tuple[str, str]:
+    """What stands in round brackets, and the rest; brackets within quotes are text."""
+    inside = " ".join(re.findall(r"\(([^()]*)\)", text))
+    return inside, re.sub(r"\([^()]*\)", "", text)
+
+
+def tables() -> Iterator[tuple[str, list[str], list[str]]]:
+    """Section, head and cells of each row."""
+    assert PAGE is not None
+    section, head = "", []
+    for line in PAGE.read_text("utf-8").splitlines():
+        if line.startswith("#"):
+            section, head = line.lstrip("# ").split(" ")[0], []
+        elif line.startswith("| -"):
+            continue
+        elif line.startswith("|") and not head:
+            head = cells(line)
+        elif line.startswith("|"):
+            yield section, head, cells(line)
+
+
+def expand(path: str) -> list[str]:
+    """`a.{b, c}` stands for `a.b` and `a.c`."""
+    match = re.fullmatch(r"(.*)\{(.*)\}", path)
+    return [match[1] + name.strip() for name in match[2].split(",")] if match else [path]
+
+
+def in_chat(cell: str) -> Iterator[InChat]:
+    for name, aliases, mark in re.findall(r"`([^`]+)`(?:\s*\(([^()]*)\))?\s+([SP])\b", cell):
+        others = frozenset(map(canonical, quoted(aliases))) - {canonical(name)}
+        yield InChat(canonical(name), others, {"S": "session", "P": "process"}[mark])
+
+
+def rows() -> list[Row]:
+    found: list[Row] = []
+    for _, head, row in tables():
+        if head[0] != "Option":
+            continue
+        cell = {name.split(" (")[0]: text for name, text in zip(head, row, strict=True)}
+        aliases, paths = inside_and_outside(cell["YAML path"])
+        _, env = inside_and_outside(cell["Environment"])
+        found.append(
+            Row(
+                title=cell["Option"],
+                paths=tuple(part for path in quoted(paths) for part in expand(path)),
+                aliases=quoted(aliases),
+                env=quoted(env),
+                flags=tuple(flag.split(" ")[0] for flag in quoted(cell["CLI"])),
+                chat=tuple(in_chat(cell.get("In chat", ""))),
+                type=next(text for name, text in cell.items() if name.startswith("Type")),
+            )
+        )
+    return found
+
+
+def declared() -> dict[str, Option]:
+    return {option.id: option for option in OPTIONS}
+
+
+needs_page = pytest.mark.skipif(PAGE is None or not PAGE.is_file(), reason=WHY_SKIPPED)
+ROWS: Final = rows() if PAGE is not None and PAGE.is_file() else []
+
+ENTRIES: Final = ("backends.<id>.", "failover_routes.<name>.")
+"""Beginnings of paths that belong to an entry of a map, not to an option of its own."""
+
+
+@needs_page
+def test_every_row_is_declared_or_belongs_to_a_later_feature() -> None:
+    named = {key for row in ROWS for key in row.keys if not key.startswith(ENTRIES)}
+    assert len(named) > 150
+    assert named - declared().keys() - LATER.keys() == set()
+    assert LATER.keys() - named == set(), "no such row"
+    assert LATER.keys() & declared().keys() == set(), "declared: take it out of LATER"
+
+
+@needs_page
+def test_every_declared_option_has_a_row() -> None:
+    named = {key for row in ROWS for key in (*row.keys, *(key.id for key in row.chat))}
+    assert declared().keys() - named == ELSEWHERE.keys()
+
+
+def built() -> list[Row]:
+    return [row for row in ROWS if any(key in declared() for key in row.keys)]
+
+
+@needs_page
+@pytest.mark.parametrize("row", built(), ids=lambda row: "+".join(row.keys))
+def test_names_are_those_of_the_row(row: Row) -> None:
+    options = [declared()[key] for key in row.keys if key in declared()]
+    assert {alias for option in options for alias in option.aliases} == set(row.aliases)
+    variables = {name for option in options for name in (*option.env, *option.env_numbered, *option.env_standard)}
+    variables |= {f"{name}=true" for option in options for name in option.env_off}
+    assert variables == set(row.env)
+    flags = {
+        flag
+        for option in options
+        for flag in (*option.flags, *option.off_flags, *option.hidden_flags, *option.hidden_off_flags)
+    }
+    assert flags == set(row.flags)
+
+
+@needs_page
+@pytest.mark.parametrize("row", built(), ids=lambda row: "+".join(row.keys))
+def test_the_type_default_and_range_are_those_of_the_row(row: Row) -> None:
+    for option in (declared()[key] for key in row.keys if key in declared()):
+        for problem in disagreements(option, row.type):
+            pytest.fail(f"{option.id}: {problem}; the row says: {row.type}")
+
+
+@needs_page
+def test_the_mark_of_a_restart_is_that_of_the_row() -> None:
+    for row in built():
+        for key in row.keys:
+            if key in declared():
+                assert declared()[key].restart == ("⟳" in row.title), key
+
+
+@needs_page
+def test_chat_keys_and_their_scope_are_those_of_the_rows() -> None:
+    expected = {key for row in ROWS if not any(path in LATER for path in row.keys) for key in row.chat}
+    found = {
+        InChat(
+            canonical(option.chat.name),
+            frozenset(map(canonical, option.chat.aliases)) - {canonical(option.chat.name)},
+            option.chat.scope,
+        )
+        for option in OPTIONS
+        if option.chat is not None and option.id not in ELSEWHERE
+    }
+    assert len(expected) >= 20
+    assert found == expected
+
+
+@needs_page
+def test_keys_of_a_back_end() -> None:
+    described = {name: row for _, head, row in tables() if head[0].startswith("Key") for name in names_of(row[0])}
+    options = {option.path: option for option in BackendOptions.options}
+    assert described.keys() - LATER_OF_A_BACK_END.keys() == options.keys()
+    assert LATER_OF_A_BACK_END.keys() <= described.keys()
+    for path, row in described.items():
+        if path in options:
+            assert set(options[path].aliases) == set(quoted(inside_and_outside(row[0])[0])), path
+            assert list(disagreements(options[path], row[1])) == [], path
+
+
+def names_of(cell: str) -> tuple[str, ...]:
+    return quoted(inside_and_outside(cell)[1])
+
+
+@needs_page
+def test_names_of_providers() -> None:
+    per_provider = {row.title.partition(": ")[2]: row for row in ROWS if row.title.startswith("Per provider")}
+    keys = {name for built_in in BUILT_IN.values() for name in built_in.key_env}
+    assert keys == set(per_provider["key"].env)
+    assert {built_in.key_flag for built_in in BUILT_IN.values()} - {""} == set(per_provider["key"].flags)
+    assert {built_in.url_env for built_in in BUILT_IN.values()} - {""} == set(per_provider["URL"].env)
+    assert {built_in.url_flag for built_in in BUILT_IN.values()} - {""} == set(per_provider["URL"].flags)
+
+
+@needs_page
+def test_entries_of_routes() -> None:
+    named = {path.removeprefix("failover_routes.<name>.") for row in ROWS for path in row.paths}
+    assert {option.path for option in RouteOptions.options} <= named
+    assert RouteOptions.options[0].kind.spellings == {"ordered": "m"}
+
+
+BASES: Final = {
+    "int": {"int"},
+    "float": {"float"},
+    "bool": {"bool"},
+    "str": {"str", "choice"},
+    "url": {"url", "str"},
+    "path": {"path"},
+    "list": {"list", "keys"},
+    "id": {"str"},
+}
+NUMBER: Final = r"(-?\d+(?:\.\d+)?)"
+
+
+def disagreements(option: Option, text: str) -> Iterator[str]:
+    """What the words of a row say differently from the declaration."""
+    kind = option.kind
+    word = re.match(r"[a-z]+", text)
+    if word and word[0] in BASES and kind.base not in BASES[word[0]]:
+        alternative = re.match(r"[a-z]+ or [a-z]+|str, list|bool true; int", text)
+        if alternative is None:
+            yield f"type {kind.base}"
+    if kind.base in {"int", "float"} and len(option.path) and not re.search(r";|/", text):
+        text = text.replace("port+1", "")
+        bounds = text.partition(", ")[2] if option.default is None else text.partition(", ")[2].partition(", ")[2]
+        # A bound that is another option is a rule between two of them.
+        if match := re.search(rf"{NUMBER}-{NUMBER}(?![a-z])", bounds):
+            if (kind.minimum, kind.maximum) != (float(match[1]), float(match[2])):
+                yield f"range {kind.minimum} to {kind.maximum}"
+        elif match := re.search(rf"≥\s?{NUMBER}", bounds):
+            if kind.minimum != float(match[1]):
+                yield f"least value {kind.minimum}"
+        elif (match := re.search(rf">{NUMBER}", bounds)) and kind.above != float(match[1]):
+            yield f"above {kind.above}"
+    match option.default:
+        case bool() as default:
+            if not re.search(str(default).lower(), text):
+                yield f"default {default}"
+        case int() | float() as default:
+            if not re.search(rf"(?<![\d.]){default:g}(?:\.0)?(?![\d.]\d)", text.replace("_", "")) and not re.search(
+                rf"(?<!\d){int(default)}(?!\d)", text
+            ):
+                yield f"default {default:g}"
+        case str() as default:
+            if kind.base == "choice" and not text.rstrip("` ").endswith(default) and f"; {default}" not in text:
+                yield f"default {default}"
+            if kind.base == "str" and default not in text and "format" not in option.path:
+                yield f"default {default}"
+    if kind.base == "choice":
+        for choice in kind.choices:
+            if choice not in text and "back-end table" not in text:
+                yield f"choice {choice}"
