@@ -13,7 +13,7 @@ DEV := $(VENV)/.dev-installed
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --group pyproject.toml:build
 
-.PHONY: install install-dev run test test-long check format bench lock
+.PHONY: install install-dev run test test-long check format bench docs lock
 
 install: $(RUNTIME)
 
@@ -51,6 +51,14 @@ format: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What people read about options and commands is made from their declarations.
+docs: $(DEV)
+	$(BIN)/python -c "from llm_proxy.config.reference import reference_markdown; from llm_proxy.option_groups import GROUPS; \
+	print(reference_markdown(GROUPS), end='')" > docs/reference/options.md
+	$(BIN)/python -c "from llm_proxy.commands.reference import markdown; from llm_proxy.option_groups import GROUPS; \
+	print(markdown(GROUPS), end='')" > docs/reference/commands.md
+	$(BIN)/llm-proxy config example > config/config.example.yaml
 
 lock:
 	$(COMPILE) --output-file requirements.lock

@@ -241,7 +241,7 @@ class House:
             for line in settings.needs_restart:
                 _LOG.warning("a restart is needed for %s", line)
             self._put_in_force(settings)
-            self._watch_files()
+            self._watch_files()  # the files may be others now
             return changed
 
     def _put_in_force(self, settings: Settings) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from llm_proxy.commands import messages
+from llm_proxy.commands import grammar, messages
 from llm_proxy.conversation.parts import Text, text_of
 from llm_proxy.conversation.request import Message, Request
-from tests.commands.corpus import Case, load, request_of
+from tests.commands.corpus import Case, last_texts, load, request_of
 
 _CASES = load()
 _SILENT = [case for case in _CASES if not case.executes]
@@ -33,11 +33,19 @@ def test_nothing_is_executed_that_nobody_typed(case: Case) -> None:
     assert _read(request, case, strict=True) == messages.Reading()
 
 
-@pytest.mark.parametrize("case", [case for case in _SILENT if case.category != "older turn"], ids=lambda case: case.id)
+_SILENT_LAST = [case for case in _SILENT if case.category != "older turn" and case.messages[-1].role == "user"]
+_HIDDEN = ("machine block", "machine block at the end", "block trick", "result opening")
+
+
+@pytest.mark.parametrize("case", [case for case in _SILENT if case.category in _HIDDEN], ids=lambda case: case.id)
+def test_the_same_text_would_be_a_command_if_it_were_typed(case: Case) -> None:
+    text = last_texts(case.messages).replace(">!/", "> !/")
+    assert grammar.find(text, "!/", [(0, len(text))])
+
+
+@pytest.mark.parametrize("case", _SILENT_LAST, ids=lambda case: case.id)
 def test_what_is_no_command_is_not_cut_in_later_turns(case: Case) -> None:
     request = request_of(case)
-    if case.messages[-1].role != "user":
-        return
     user = request.messages[-1]
     later = Request(
         dialect="openai-chat", messages=(user, Message("assistant", (Text("Yes."),)), Message("user", (Text("go on"),)))

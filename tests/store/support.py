@@ -57,12 +57,11 @@ def running_redis() -> Iterator[RedisServer]:
 
 
 class Engine:
-    """How to make a backing for the same place again, as a restart does. `durable`: what was saved outlives the process."""
+    """How to make a backing for the same place again, as a restart does."""
 
-    def __init__(self, name: str, make: Callable[[], SessionBacking | None], *, durable: bool) -> None:
+    def __init__(self, name: str, make: Callable[[], SessionBacking | None]) -> None:
         self.name = name
         self.make = make
-        self.durable = durable
 
     def sessions(
         self,

@@ -189,10 +189,9 @@ async def test_a_removed_file_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_does_not_answer_holds_no_request_up_for_ever(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("llm_proxy.store.session_file._LOAD_SECONDS", 0.05)
-    backing = SessionFile(tmp_path, retry_seconds=60)
+    backing = SessionFile(tmp_path, retry_seconds=60, load_seconds=0.05)
     answer = threading.Event()
     backing._jobs.put(lambda: answer.wait(30) and None)
     try:

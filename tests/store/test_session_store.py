@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,23 +16,26 @@ from llm_proxy.wire.secrets import Secret
 from tests.store.support import START, Clock, Engine, entry, running_redis, use
 
 
-@pytest.fixture(params=["in_memory", "file", "redis"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    match request.param:
+def _engine(name: str, folder: Path) -> Iterator[Engine]:
+    match name:
         case "in_memory":
-            yield Engine("in_memory", lambda: None, durable=False)
+            yield Engine("in_memory", lambda: None)
         case "file":
-            yield Engine("file", lambda: SessionFile(tmp_path / "data"), durable=True)
+            yield Engine("file", lambda: SessionFile(folder / "data"))
         case _:
             with running_redis() as server:
-                yield Engine("redis", lambda: SessionRedis(server.url, patience=10, clock=Clock()), durable=True)
+                yield Engine("redis", lambda: SessionRedis(server.url, patience=10, clock=Clock()))
 
 
-@pytest.fixture
-def durable(engine: Engine) -> Engine:
-    if not engine.durable:
-        pytest.skip("sessions in memory end with the process")
-    return engine
+@pytest.fixture(params=["in_memory", "file", "redis"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    yield from _engine(request.param, tmp_path)
+
+
+@pytest.fixture(params=["file", "redis"])
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """The engines whose sessions outlive the process."""
+    yield from _engine(request.param, tmp_path)
 
 
 def backing_of(engine: Engine) -> SessionBacking:
@@ -97,7 +99,7 @@ async def test_after_a_restart_model_project_and_history_are_back(durable: Engin
 
 
 async def test_in_memory_sessions_are_empty_after_a_restart() -> None:
-    engine = Engine("in_memory", lambda: None, durable=False)
+    engine = Engine("in_memory", lambda: None)
     sessions = engine.sessions(Clock())
     await use(sessions, "a", "s", model="m")
     await sessions.close()
@@ -344,14 +346,3 @@ async def test_a_session_that_the_store_never_saw_is_not_deleted_there() -> None
         await use(sessions, "a", str(number), **({"model": "m"} if number == 3 else {}))
     assert len(sessions) == 10
     assert recorder.deleted == ["3"]
-
-
-async def test_the_real_clock_serves_too(durable: Engine) -> None:
-    if durable.name == "redis":
-        pytest.skip("its clock is set by hand here")
-    sessions = durable.sessions(time.time)
-    await use(sessions, "a", "s", model="m")
-    await sessions.close()
-    again = durable.sessions(time.time)
-    assert (await again.open("a", "s")).values == {"model": "m"}
-    await again.close()

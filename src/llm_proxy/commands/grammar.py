@@ -7,8 +7,10 @@ backtracking: each character is looked at a bounded number of times, whatever a 
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -19,6 +21,12 @@ from llm_proxy.config.chat_keys import canonical
 LONGEST_NAME: Final = 64
 """A longer name is text: no command has one, and what is compared with it must stay small."""
 
+LONGEST_ARGUMENTS: Final = 65_536
+"""Longer arguments count as unclosed: no value is that long, and what follows an unclosed bracket may be a whole book."""
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,64}")
+_OPENING: Final = re.compile(r"[^\S\r\n]*\(")
+_PLAIN: Final = re.compile(r"[^\\'\"()\[\]{},=:]+")
 _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _IN_NAME: Final = _LETTERS | frozenset("0123456789_-")
 _AFTER_NAME: Final = frozenset(".,;:!?)")
@@ -75,14 +83,35 @@ def boolean(text: str) -> bool | None:
 # Finding
 
 
-def find(text: str, prefix: str, spans: Sequence[tuple[int, int]]) -> list[Found]:
-    """The commands that begin in one of `spans` (sorted), left to right. Their brackets must close in the same span."""
+@lru_cache(maxsize=64)
+def _beginning(prefix: str) -> re.Pattern[str]:
+    """Where a command may begin: after white space. Two characters are looked at, nothing is tried again."""
+    return re.compile(rf"(?<!\S){re.escape(prefix)}(?=[A-Za-z])")
+
+
+@lru_cache(maxsize=64)
+def _possible_beginning(prefix: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\s>\"]){re.escape(prefix)}(?=[A-Za-z])")
+
+
+def may_hold(text: str, prefix: str) -> bool:
+    """Can `text` hold a command, wherever in it typed text begins (after white space, a tag or a quote)? False is certain."""
+    return prefix in text and _possible_beginning(prefix).search(text) is not None
+
+
+def find(text: str, prefix: str, spans: Sequence[tuple[int, int]], most: int = sys.maxsize) -> list[Found]:
+    """The commands that begin in one of `spans` (sorted), left to right. Their brackets must close in the same span. No more are
+    looked for once there are `most`."""
     found: list[Found] = []
     for start, end in spans:
         position = start
-        while (position := text.find(prefix, position, end)) >= 0:
-            free = position == start or text[position - 1].isspace()
-            command = _command(text, prefix, position, end) if free else None
+        while position < end and len(found) < most:
+            if position > start or not text.startswith(prefix, start):
+                begins = _beginning(prefix).search(text, position, end)
+                if begins is None:
+                    break
+                position = begins.start()
+            command = _command(text, prefix, position, end)
             if command is None:
                 position += 1
             else:
@@ -130,25 +159,17 @@ def _is_blank_outside(text: str, covered: Sequence[tuple[int, int]], start: int,
 
 
 def _command(text: str, prefix: str, start: int, end: int) -> Found | None:
-    first = start + len(prefix)
-    stop = first
-    most = min(end, first + LONGEST_NAME + 1)
-    while stop < most and text[stop] in _IN_NAME:
-        stop += 1
-    if stop == first or text[first] not in _LETTERS or stop - first > LONGEST_NAME:
+    named = _NAME.match(text, start + len(prefix), end)
+    if named is None or len(named[0]) > LONGEST_NAME:
         return None
-    typed = text[first:stop]
+    typed, stop = named[0], named.end()
     name = canonical(typed)
-    opening = stop
-    while opening < end and text[opening].isspace() and text[opening] not in "\r\n":
-        opening += 1
-    if opening < end and text[opening] == "(":
-        parts, after, problem = _scan(text, opening + 1, end, ")")
+    if opening := _OPENING.match(text, stop, end):
+        most = min(end, opening.end() + LONGEST_ARGUMENTS)
+        parts, after, problem = _scan(text, opening.end(), most, ")")
         form = f"{prefix}{typed}"
         if problem:
-            return Found(
-                name, start, after, Arguments(), f"{problem} Write it as {form}(value) or {form}(key=value, …)."
-            )
+            return Found(name, start, end, Arguments(), f"{problem} Write it as {form}(value) or {form}(key=value, …).")
         arguments, problem = _read(text, parts, form)
         return Found(name, start, after, arguments, problem)
     if stop == end or text[stop].isspace() or text[stop] in _AFTER_NAME:
@@ -191,6 +212,10 @@ def _scan(text: str, start: int, end: int, closing: str) -> tuple[list[_Part], i
     stack: list[str] = []
     fresh, position = True, start
     while position < end:
+        if plain := _PLAIN.match(text, position, end):
+            fresh = fresh and plain[0].isspace()
+            position = plain.end()
+            continue
         character = text[position]
         if character == "\\":
             fresh = False
@@ -222,7 +247,7 @@ def _scan(text: str, start: int, end: int, closing: str) -> tuple[list[_Part], i
                 _note_equals(text, parts[-1], position)
         elif character == ":" and (stack[-1] if stack else closing) == "}":
             fresh = True
-        elif not character.isspace():
+        else:
             fresh = False
         position += 1
     parts[-1].end = end

@@ -6,6 +6,7 @@ no command is known here. Everything is a function of its arguments, so the same
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -34,7 +35,8 @@ class Spot(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """The commands of the last message, in order. `command_only`: without them it says nothing. `too_many`: more than are allowed."""
+    """The commands of the last message, in order. `command_only`: without them it says nothing. `too_many`: more than are allowed,
+    and no more of them were looked for."""
 
     founds: tuple[Spot, ...] = ()
     command_only: bool = False
@@ -62,7 +64,7 @@ def read(request: Request, *, prefix: str, strict: bool, agent: str, most: int) 
     if number < 0:
         return Reading()
     message = request.messages[number]
-    texts = _Texts(message, (prefix,), strict, agent)
+    texts = _Texts(message, (prefix,), strict, agent, most + 1)
     spots = tuple(Spot(number, part, found) for part, founds in texts.founds.items() for found in founds)
     if not spots:
         return Reading()
@@ -112,12 +114,15 @@ def _last_of_user(messages: Sequence[Message]) -> int:
 class _Texts:
     """The texts of one user message, by the number of their part. `founds` has the commands of those that hold some."""
 
-    def __init__(self, message: Message, prefixes: Sequence[str], strict: bool, agent: str) -> None:
+    def __init__(
+        self, message: Message, prefixes: Sequence[str], strict: bool, agent: str, most: int = sys.maxsize
+    ) -> None:
         self.message = message
+        self._most = most
         self._texts = {number: part.text for number, part in enumerate(message.parts) if isinstance(part, Text)}
         self.founds: dict[int, list[Found]] = {}
         self.surveys: dict[int, Survey] = {}
-        if any(prefix in text for text in self._texts.values() for prefix in prefixes):
+        if any(grammar.may_hold(text, prefix) for text in self._texts.values() for prefix in prefixes):
             self.look(agent)
             self.founds = dict(self._find(prefixes, strict))
 
@@ -131,12 +136,12 @@ class _Texts:
             text, survey = self._texts[number], self.surveys[number]
             founds: list[Found] = []
             for prefix in prefixes:
-                if prefix not in text:
+                if not grammar.may_hold(text, prefix):
                     continue
                 if strict:
                     founds += grammar.find_on_last_line(text, prefix, survey.typed, _ignored(survey))
                 else:
-                    founds += grammar.find(text, prefix, survey.typed)
+                    founds += grammar.find(text, prefix, survey.typed, self._most)
             if founds:
                 yield number, list(_apart(founds))
 

@@ -80,9 +80,7 @@ class ChatCommands(Feature):
     def _run(self, exchange: ExchangeView, request: Request, reading: Reading) -> None:
         """Commands run left to right; the first failure stops, and then nothing of the message is sent."""
         if reading.too_many:
-            exchange.reply(
-                f"{len(reading.founds)} commands in one message; at most {self._most} are allowed. Nothing was executed."
-            )
+            exchange.reply(f"More than {self._most} commands in one message. Nothing was executed.")
             return
         desk = exchange.desk()
         lines: list[str] = []

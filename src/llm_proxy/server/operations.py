@@ -219,9 +219,9 @@ async def _listed(gateway: Gateway, backend: Backend) -> list[ModelInfo] | None:
 async def response(
     gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
 ) -> None:
-    stored = await _stored(gateway, route, key)
+    stored = await _stored(gateway, route, Client(gateway, incoming, key).scope)
     if incoming.method == "DELETE":
-        stored_responses.delete(gateway.store, key, route.name)
+        stored_responses.delete(gateway.store, Client(gateway, incoming, key).scope, route.name)
         body = state.deleted_body(route.name)
     else:
         body = state.response_body(stored)
@@ -231,7 +231,7 @@ async def response(
 async def response_input(
     gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
 ) -> None:
-    stored = await _stored(gateway, route, key)
+    stored = await _stored(gateway, route, Client(gateway, incoming, key).scope)
     limit = incoming.parameter("limit") or "20"
     if not limit.isdigit():
         raise bad_request("limit: expected a whole number", "limit")
@@ -242,12 +242,12 @@ async def response_input(
 async def response_cancel(
     gateway: Gateway, incoming: Incoming, outgoing: Outgoing, route: Route, headers: Headers, key: str
 ) -> None:
-    await _stored(gateway, route, key)
+    await _stored(gateway, route, Client(gateway, incoming, key).scope)
     raise bad_request("only background responses can be cancelled; this one is complete", "response_id")
 
 
-async def _stored(gateway: Gateway, route: Route, key: str) -> state.StoredResponse:
-    stored = await stored_responses.find(gateway.store, key, route.name)
+async def _stored(gateway: Gateway, route: Route, scope: str) -> state.StoredResponse:
+    stored = await stored_responses.find(gateway.store, scope, route.name)
     if stored is None:
         raise FaultError(
             Fault(kind="not_found", message=f"Response with id '{route.name[:100]}' not found.", side="client")

@@ -55,11 +55,13 @@ class SessionFile:
         path: Path,
         *,
         retry_seconds: float = _RETRY_SECONDS,
+        load_seconds: float = _LOAD_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._given = path
         self._path = file_of(path)
         self._retry = retry_seconds
+        self._patience = load_seconds
         self._due: Due[Key, StoredSession] = Due(lambda row: len(row.value))
         self._outage = Outage(clock)
         self._stored: frozenset[Key] | None = None
@@ -113,14 +115,14 @@ class SessionFile:
         if not self._refused and self._due.put(key, row):
             self._jobs.put(self._schedule)
 
-    async def _ask(self, work: Callable[[], T], otherwise: T, patience: float = _LOAD_SECONDS) -> T:
+    async def _ask(self, work: Callable[[], T], otherwise: T, patience: float | None = None) -> T:
         """What the thread finds out, or `otherwise` when the file cannot be read in time."""
         if self._refused or time.monotonic() < self._stuck_until:
             return otherwise
         answer: Future[T] = Future()
         self._jobs.put(lambda: self._answer(answer, lambda: self._guarded(work, otherwise)))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(answer), patience)
+            return await asyncio.wait_for(asyncio.wrap_future(answer), patience or self._patience)
         except TimeoutError:
             self._stuck_until = time.monotonic() + self._retry
             self._outage.tell(f"sessions are kept in memory: {self._path} does not answer")
@@ -157,6 +159,8 @@ class SessionFile:
             self._flush_at = time.monotonic() + _GATHER_SECONDS
 
     def _guarded(self, work: Callable[[], T], otherwise: T) -> T:
+        if self._refused:
+            return otherwise
         try:
             return work()
         except (sqlite3.Error, OSError, _NewerSchema) as error:
@@ -197,6 +201,7 @@ class SessionFile:
         return row[0] if row else None
 
     def _select_newest(self, scope: str | None, most: int) -> list[bytes]:
+        self._flush()  # what was just ended shall not be listed
         query = "SELECT value FROM session WHERE ?1 IS NULL OR scope = ?1 ORDER BY last_used DESC LIMIT ?2"
         return [value for (value,) in self._opened().execute(query, (scope, most))]
 

@@ -60,7 +60,7 @@ class SessionRedis:
             self._redis: Redis = client.from_url(
                 url,
                 protocol=2,  # saves a round trip of each new connection
-                retry=Retry(NoBackoff(), 0),
+                retry=Retry(NoBackoff(), 1),  # a pooled connection may be dead without the server being so
                 socket_timeout=_WRITE_PATIENCE,
                 socket_connect_timeout=_WRITE_PATIENCE,
             )
@@ -115,7 +115,7 @@ class SessionRedis:
         return value if isinstance(value, bytes) else None
 
     async def newest(self, scope: str | None, most: int) -> list[bytes]:
-        if time.monotonic() < self._rests_until:
+        if time.monotonic() < self._rests_until or not await self._flush():
             return []
         found: list[bytes] = []
         # quote leaves no character in a scope that a pattern would understand.
@@ -164,8 +164,9 @@ class SessionRedis:
                 self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        # It ends by itself, not by cancellation, which could strike in the middle of a write.
-        while not self._ends.is_set():
+        # It ends by itself: a cancellation could strike in the middle of a write, or be lost in the library.
+        task = asyncio.current_task()
+        while not self._ends.is_set() and not (task is not None and task.cancelling()):
             await self._wake.wait()
             self._wake.clear()
             while len(self._due) and not await self._flush() and not self._ends.is_set():

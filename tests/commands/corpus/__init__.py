@@ -8,9 +8,9 @@ from __future__ import annotations
 from llm_proxy.conversation.parts import Media, Part, Text, ToolCall, ToolResult
 from llm_proxy.conversation.request import Message, Request
 from tests.commands.corpus import genuine, silent
-from tests.commands.corpus.cases import Case, Executed, Piece, Said, texts_of
+from tests.commands.corpus.cases import Case, Executed, Piece, Said, last_texts
 
-__all__ = ["Case", "Executed", "Piece", "Said", "load", "request_of", "texts_of"]
+__all__ = ["Case", "Executed", "Piece", "Said", "last_texts", "load", "request_of"]
 
 
 def load() -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -34,7 +35,8 @@ class Executed(msgspec.Struct, frozen=True):
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """`upstream` is what remains of the last message's texts, joined by line breaks; None: it holds only commands and nothing is sent."""
+    """`upstream` is what remains of the texts of the last user message, joined by line breaks; None: it holds only commands and nothing is
+    sent."""
 
     id: str
     category: str
@@ -65,5 +67,7 @@ def result(said: str, *texts: str, id: str = "call_1") -> Said:
     return Said("user", (Piece("tool_result", said, id), *text(*texts)))
 
 
-def texts_of(said: Said) -> str:
-    return "\n".join(piece.text for piece in said.pieces if piece.kind == "text")
+def last_texts(messages: Sequence[Said]) -> str:
+    """The texts of the last user message."""
+    last = [said for said in messages if said.role == "user"][-1]
+    return "\n".join(piece.text for piece in last.pieces if piece.kind == "text")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tests.commands.corpus.cases import Case, Executed, Said, assistant, call, result, text, texts_of, user
+from tests.commands.corpus.cases import Case, Executed, Said, assistant, call, last_texts, result, text, user
 
 Shape = Callable[[str], list[Said]]
 """What was typed -> the conversation that the client sends."""
@@ -304,7 +304,7 @@ def cases() -> list[Case]:
 
 
 def _case(client: str, agent: str, shape: Shape, typed: Typed, left: str | None = None) -> Case:
-    rest = left if typed.left is None else texts_of(shape(typed.left)[-1])
+    rest = left if typed.left is None else last_texts(shape(typed.left))
     return Case(
         id=f"genuine {client}: {typed.name}",
         category=client,
