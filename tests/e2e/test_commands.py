@@ -330,19 +330,17 @@ def test_every_command_by_each_of_its_names_stands_in_the_tables() -> None:
     assert [name for name in names if not re.search(rf"!/{name}(?![a-z-])", typed)] == []
 
 
-@pytest.mark.parametrize(
-    "example", [example for command in COMMANDS for example in command.examples], ids=lambda example: example
-)
-def test_cmd_10_every_example_of_the_help_works(changed: Scene, example: str) -> None:
-    talk = Talk(changed, "openai-chat")
-    talk.say(
-        "!/set(temperature=1, project=a, model=openai:x, default-interactive=true) !/create-failover-route(coding, m)"
-    )
-    reply = talk.say(f"!/{example}")
-    name = re.match(r"[a-z-]+", example)
-    assert name and f"!/{name[0]}: " not in reply.text.replace("!/set: change", "")
-    assert "Unknown" not in reply.text
-    talk.say("!/unset(default-interactive)")
+def test_cmd_10_every_example_of_the_help_works(changed: Scene) -> None:
+    failed = []
+    for example in [example for command in COMMANDS for example in command.examples]:
+        talk = Talk(changed, "openai-chat")
+        talk.say("!/set(temperature=1, project=a, model=openai:x, default-interactive=true) !/create-failover-route(coding, m)")
+        reply = talk.say(f"!/{example}")
+        name = example.partition("(")[0]
+        if name != "help" and reply.text.startswith(f"!/{name}: ") or "Unknown" in reply.text or reply.error:
+            failed.append((example, reply.text))
+        talk.say("!/unset(default-interactive)")
+    assert failed == []
 
 
 @every_surface

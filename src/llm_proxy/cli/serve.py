@@ -74,6 +74,7 @@ def _run(house: House) -> int:
     from llm_proxy.server.lifecycle import Lifecycle
 
     async def main() -> None:
+        await house.sessions.start()
         house.open()
         lifecycle = Lifecycle(house.running, house.main, house.anthropic, lambda: _announce(house), house.close)
         await lifecycle.run()

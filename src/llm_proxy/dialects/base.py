@@ -37,7 +37,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
     `system`: the texts of the system prompt and of system or developer messages before the first user message, in order.
     `first_user`: the texts of the first user message, in order (Responses: of the leading run of user items; elsewhere a message
-    of nothing but tagged blocks takes the next user message along). `last_user`: those of the last user message that has
+    of nothing but tagged blocks takes the next user message along). `users`: those of every user message that has
     some. `tools`: names of the declared tools, the type of those that have none. `json_demanded`: the answer must be
     JSON. `messages`: how many messages or items there are.
     `ids`: what stands in the body fields that may name the conversation, by field: `session_id`, `extra_body.session_id`,
@@ -46,12 +46,20 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
 
     system: tuple[str, ...] = ()
     first_user: tuple[str, ...] = ()
-    last_user: tuple[str, ...] = ()
+    users: tuple[tuple[str, ...], ...] = ()
     tools: tuple[str, ...] = ()
     json_demanded: bool = False
     max_tokens: int | None = None
     messages: int = 0
     ids: dict[str, str] = {}
+
+    @property
+    def last_user(self) -> tuple[str, ...]:
+        return self.users[-1] if self.users else ()
+
+    def mentions(self, text: str) -> bool:
+        """Does a user message hold `text`?"""
+        return any(text in said for message in self.users for said in message)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

@@ -127,16 +127,17 @@ def read_beginning(
     return system, first
 
 
-def read_last(
+def read_users(
     messages: Sequence[Any],
     texts: Callable[[dict[str, Any]], tuple[str, ...]],
     role_of: Callable[[dict[str, Any]], Any],
-) -> tuple[str, ...]:
-    """The texts of the last user message that has some."""
-    for message in reversed(messages):
-        if type(message) is dict and role_of(message) == "user" and (found := texts(message)):
-            return found
-    return ()
+) -> tuple[tuple[str, ...], ...]:
+    """The texts of every user message that has some."""
+    return tuple(
+        found
+        for message in messages
+        if type(message) is dict and role_of(message) == "user" and (found := texts(message))
+    )
 
 
 def _is_preface(text: str) -> bool:

@@ -37,7 +37,7 @@ class ChatCommands(Feature):
     def on_request(self, exchange: ExchangeView) -> None:
         session = exchange.session
         answered = session.local_replies or session.confirmations
-        if not answered and not any(map(exchange.mentions, (*self._prefixes(session), *messages.PROXY_CALL_IDS))):
+        if not answered and not any(map(exchange.mentions, self._prefixes(session))):
             return
         whole = exchange.request
         request = self._cleaned(whole, session)

@@ -73,7 +73,7 @@ class ExchangeView(Protocol):
         """The project of the session, or ""."""
 
     def mentions(self, text: str) -> bool:
-        """May `text` occur in the body? False is certain; nothing is decoded for it."""
+        """Does a user message hold `text`? Nothing is decoded for it."""
 
     def desk(self) -> Desk:
         """Where the commands of this message work."""

@@ -157,8 +157,8 @@ class Exchange:
         return str(self.session.values.get("project") or "")
 
     def mentions(self, text: str) -> bool:
-        """May `text` occur in the body? False is certain; no decoding is done."""
-        return wire_json.may_contain(self.body, text)
+        """Does a user message hold `text`?"""
+        return self.opening.mentions(text)
 
     def desk(self) -> ChatDesk:
         """Where commands of this message work."""
@@ -264,6 +264,8 @@ class Exchange:
             self._walled(room, "on_request", self)
             if self.local_text is not None:
                 break
+        if self._desk is not None and self.session.changed:
+            gateway.sessions.save(self.session)  # what was set in the chat does not wait for the end of a long answer
         if self._desk is not None and self._desk.changes:
             await gateway.running.change(self._desk.changes)
             # What this very message changed for all holds for itself too.
@@ -275,6 +277,7 @@ class Exchange:
         if body is not self.body:
             self.client_body = self.client_body or self.body
             self._read(body)
+            self.opening = self.client.read_opening(self._document)
             self.previous_id = stored_responses.previous_id(self.client_body)
 
     def _settle_one_off(self) -> None:

@@ -503,25 +503,6 @@ def _rebuild_object(text: bytes, members: list[_Member], values: Mapping[str, by
 # ---- applying an edit
 
 
-_MEMO_FORMS: dict[str, tuple[bytes, ...]] = {}
-
-
-def may_contain(body: bytes, text: str) -> bool:
-    """May a string of this JSON text hold `text`? No decoding: false is certain, true may be a mistake.
-
-    Writers may escape any character; those that do are told by the first character that they would have to escape.
-    """
-    forms = _MEMO_FORMS.get(text)
-    if forms is None:
-        plain = text.encode("utf-8", "replace")
-        escaped = encode(text)[1:-1]
-        coded = {f"\\u{ord(character):04{form}}".encode() for character in text for form in "xX"}
-        forms = tuple({plain, escaped, escaped.replace(b"/", b"\\/"), *coded})
-        if len(_MEMO_FORMS) < 100:
-            _MEMO_FORMS[text] = forms
-    return any(form in body for form in forms)
-
-
 def rewrite(raw: bytes, old: Any, new: Any) -> bytes:
     """Apply to the text ``raw`` what changed from ``old`` to ``new``, and nothing else.
 

@@ -13,7 +13,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
-    read_last,
+    read_users,
     texts_of,
 )
 from llm_proxy.wire.json import Body
@@ -29,7 +29,7 @@ def read_opening(body: Body) -> Opening:
     return Opening(
         system=texts_of(members.get("system")) + system,
         first_user=first,
-        last_user=read_last(messages, _texts, _role),
+        users=read_users(messages, _texts, _role),
         tools=names_of(members.get("tools")),
         json_demanded=object_in(format_).get("type") in ("json_schema", "json_object"),
         max_tokens=count_in(members.get("max_tokens")),

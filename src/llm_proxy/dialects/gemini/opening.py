@@ -13,7 +13,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
-    read_last,
+    read_users,
 )
 from llm_proxy.wire.json import Body
 
@@ -37,7 +37,7 @@ def read_opening(body: Body) -> Opening:
     return Opening(
         system=_instructed(instruction) + system,
         first_user=first,
-        last_user=read_last(contents, _texts, _role),
+        users=read_users(contents, _texts, _role),
         tools=_names(members.get("tools")),
         json_demanded=(
             _either(config, "responseMimeType", "response_mime_type") == "application/json"

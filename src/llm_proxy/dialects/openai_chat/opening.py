@@ -13,7 +13,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
-    read_last,
+    read_users,
     texts_of,
 )
 from llm_proxy.wire.json import Body
@@ -29,7 +29,7 @@ def read_opening(body: Body) -> Opening:
     return Opening(
         system=system,
         first_user=first,
-        last_user=read_last(messages, _texts, _role),
+        users=read_users(messages, _texts, _role),
         tools=names_of(members.get("tools"), "function", "custom") + names_of(members.get("functions")),
         json_demanded=object_in(members.get("response_format")).get("type") in _JSON,
         max_tokens=count_in(members.get("max_completion_tokens"), members.get("max_tokens")),

@@ -14,7 +14,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
-    read_last,
+    read_users,
     texts_of,
 )
 from llm_proxy.wire.json import Body
@@ -37,7 +37,7 @@ def read_opening(body: Body) -> Opening:
     return Opening(
         system=texts_of(members.get("instructions")) + system,
         first_user=first,
-        last_user=first if type(given) is str else read_last(items, _texts, _role),
+        users=(first,) if type(given) is str else read_users(items, _texts, _role),
         tools=names_of(members.get("tools"), "function"),
         json_demanded=object_in(object_in(members.get("text")).get("format")).get("type") in _JSON,
         max_tokens=count_in(members.get("max_output_tokens")),
