@@ -307,7 +307,7 @@ def test_any_text_is_read_and_what_is_found_lies_in_it(text: str) -> None:
 
 
 KEYS = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,8}", fullmatch=True)
-VALUES = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=20)
+VALUES = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 
 
 def quoted(value: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from llm_proxy import dialects
 from llm_proxy.commands import messages
@@ -39,12 +40,24 @@ class TestTypedSpans:
         assert typed(f"a <{tag}>x</{tag}> b") == ["a ", " b"]
         assert typed(f'<{tag.upper()} a="b">x') == []
 
+    def test_a_block_that_a_client_appends_without_a_blank(self) -> None:
+        assert typed("hi<system-reminder>x</system-reminder>") == ["hi"]
+
     @pytest.mark.parametrize("tag", WRAPPERS)
     def test_the_inside_of_wrappers_is_typed_and_their_tags_are_not(self, tag: str) -> None:
         assert typed(f"<{tag}>\nx\n</{tag}>") == ["\nx\n"]
 
     @pytest.mark.parametrize(
-        "text", ["Array<Context> a", "< system> a", "<contexts> a", "<context.x> a", "<con\u200btext> a", "＜system＞ a", "a</system> b"]
+        "text",
+        [
+            "Array<Context> a",
+            "< system> a",
+            "<contexts> a",
+            "<context.x> a",
+            "<con\u200btext> a",
+            "＜system＞ a",
+            "a</system> b",
+        ],
     )
     def test_what_is_no_tag_of_a_client(self, text: str) -> None:
         assert typed(text) == [text]
@@ -73,7 +86,11 @@ class TestResults:
         assert typed_of_all("[read_file for 'a'] Result:", "x", "<feedback>y</feedback>") == [[], [], []]
 
     def test_the_answer_to_a_question_is(self) -> None:
-        texts = ("[ask_followup_question for 'q'] Result:", "<answer>\nx\n</answer>", "<environment_details>y</environment_details>")
+        texts = (
+            "[ask_followup_question for 'q'] Result:",
+            "<answer>\nx\n</answer>",
+            "<environment_details>y</environment_details>",
+        )
         assert typed_of_all(*texts) == [[], ["\nx\n"], []]
 
     def test_only_the_last_text_behind_a_completion_and_only_in_its_wrapper(self) -> None:
@@ -81,7 +98,12 @@ class TestResults:
         assert typed_of_all(*texts) == [[], [], ["y"]]
 
     def test_another_result_behind_it(self) -> None:
-        texts = ("[attempt_completion] Result:", "<feedback>x</feedback>", "[list_files for '.'] Result:", "<feedback>y</feedback>")
+        texts = (
+            "[attempt_completion] Result:",
+            "<feedback>x</feedback>",
+            "[list_files for '.'] Result:",
+            "<feedback>y</feedback>",
+        )
         assert typed_of_all(*texts) == [[], ["x"], [], []]
 
     def test_before_a_heading_everything_is_as_usual(self) -> None:
@@ -98,7 +120,7 @@ class TestWithoutMachineText:
         assert without_machine_text(text) == "!/help\n> q\n```\nc\n```\n<task>t</task>"
 
     def test_text_between_two_blocks_of_one_name_stays(self) -> None:
-        assert without_machine_text("<context>a</context>b<context>c</context>") == "b"
+        assert without_machine_text("<context>a</context> b <context>c</context>") == " b "
 
     def test_a_message_of_a_program_is_nothing(self) -> None:
         assert without_machine_text("# AGENTS.md instructions for /x\n\nbe kind") == ""
@@ -132,26 +154,20 @@ def _requests() -> list[ClientRequest]:
 def test_a_command_before_what_was_typed_is_found_in_every_recorded_request(sent: ClientRequest) -> None:
     assert sent.protocol is not None
     body = json.dumps(sent.body).replace("MARK-", "!/help MARK-").encode()
-    whole = dialects.get(sent.protocol).read_request(body, "m") if sent.protocol == "gemini" else None
-    request = whole or dialects.get(sent.protocol).read_request(body)
+    request = dialects.get(sent.protocol).read_request(body, "m")
     asked = [
         number
         for number, message in enumerate(request.messages)
-        if message.role == "user" and any(isinstance(part, Text) and "!/help MARK-" in part.text for part in message.parts)
+        if message.role == "user"
+        and any(isinstance(part, Text) and "!/help MARK-" in part.text for part in message.parts)
     ]
     assert asked
-    until = msgspec_replace(request, request.messages[: asked[-1] + 1])
+    until = structs.replace(request, messages=request.messages[: asked[-1] + 1])
     agent = detect(headers_of(sent), opening_of(sent)).agent
     found = messages.read(until, prefix="!/", strict=False, agent=agent, most=20)
     assert [one.name for one in found.commands] == ["help"]
     left = messages.without_commands(until, found, known=lambda name: True)
     assert "!/help" not in str(left.messages[-1])
-
-
-def msgspec_replace(request: Request, kept: tuple[Message, ...]) -> Request:
-    import msgspec
-
-    return msgspec.structs.replace(request, messages=kept)
 
 
 # Linear work (I-11)
@@ -214,7 +230,13 @@ def test_twice_the_text_is_twice_the_work(kind: str) -> None:
         for strict in (False, True):
             messages.read(request, prefix="!/", strict=strict, agent="aider", most=20)
             messages.clean_history(
-                later, prefixes=("!/",), known=lambda name: True, agent="opencode", local_replies=(), confirmations=(), strict=strict
+                later,
+                prefixes=("!/",),
+                known=lambda name: True,
+                agent="opencode",
+                local_replies=(),
+                confirmations=(),
+                strict=strict,
             )
         return time.perf_counter() - begun
 

@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_proxy.commands import registry
 from llm_proxy.commands.messages import (
     Reading,
     clean_history,
@@ -413,3 +414,28 @@ def test_each_turn_sends_the_prefix_of_the_turn_before(turns: list[tuple[str, st
                 history.append(assistant(f"wrong {number}"))
             case _:
                 history.append(assistant(f"answer {number}"))
+
+
+def test_what_a_person_types_into_the_result_of_our_own_call_is_the_next_message() -> None:
+    """Agents that end a task by `attempt_completion` give the user's next words as its result (AGT-02)."""
+
+    def asked(said: str) -> Request:
+        history = (
+            Message("user", (Text("<task>!/hello</task>"),)),
+            Message("assistant", (ToolCall("call_proxy_1", "attempt_completion", '{"result":"x"}'),)),
+            Message("user", (ToolResult("call_proxy_1", (Text(said),)),)),
+        )
+        return Request(dialect="openai-chat", messages=history)
+
+    request = asked("The user answered:\n<feedback>!/model(m) go on</feedback>")
+    cleaned = clean_history(
+        request, prefixes=["!/"], known=registry.known, agent="cline", local_replies=[], confirmations=[]
+    )
+    assert [message.parts for message in cleaned.messages] == [(Text("<feedback>!/model(m) go on</feedback>"),)]
+    found = read(cleaned, prefix="!/", strict=False, agent="cline", most=20)
+    assert [command.name for command in found.commands] == ["model"]
+    assert not found.command_only
+    dropped = clean_history(
+        asked("done"), prefixes=["!/"], known=registry.known, agent="cline", local_replies=[], confirmations=[]
+    )
+    assert dropped.messages == ()

@@ -82,7 +82,9 @@ def heard(request: Received) -> list[Turn]:
         case "openai-responses":
             given = body["input"]
             messages = (
-                [("user", given)] if isinstance(given, str) else [(entry.get("role"), entry.get("content")) for entry in given]
+                [("user", given)]
+                if isinstance(given, str)
+                else [(entry.get("role"), entry.get("content")) for entry in given]
             )
         case "gemini":
             messages = [(entry.get("role", "user"), entry["parts"]) for entry in body["contents"]]

@@ -6,7 +6,8 @@ Owns both directions in a neutral form (the one of the corpus of commands). Know
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from tests.commands.corpus.cases import Piece, Said
 from tests.e2e.asking import Called, data_of
 from tests.server.process import Answer
 from tests.support.shared import Protocol
-from tests.support.upstream import Received
+from tests.support.upstream import Received, Reply, Send
 
 Message = dict[str, Any]
 Seen = tuple[str, str]
@@ -266,7 +267,24 @@ def calls_in(protocol: Protocol, messages: Sequence[Message]) -> list[Called]:
     return found
 
 
-# What a provider read.
+# What a provider says and read.
+
+
+def told_apart(script: Callable[[Received], Reply]) -> Callable[[Received], Reply]:
+    """The answers of `script` with ids of their own, as every provider gives them."""
+
+    def answer(request: Received) -> Reply:
+        def own(data: bytes) -> bytes:
+            for name, id in ((b"responseId", b"r"), (b"id", b"resp_1"), (b"id", b"msg_1"), (b"item_id", b"msg_1")):
+                for colon in (b": ", b":"):
+                    data = data.replace(b'"%s"%s"%s"' % (name, colon, id), b'"%s":"%s%d"' % (name, id, request.number))
+            return data
+
+        reply = script(request)
+        steps = [Send(own(step.data)) if isinstance(step, Send) else step for step in reply.steps or ()]
+        return replace(reply, body=own(reply.body), steps=None if reply.steps is None else steps)
+
+    return answer
 
 
 def elements(protocol: Protocol, request: Received) -> list[bytes]:
@@ -326,7 +344,8 @@ def _spelled(name: str, arguments: Any) -> str:
 def _flat(content: Any) -> str:
     match content:
         case str():
-            return content
+            # A result of Gemini's is an object; others get it as JSON.
+            return str(json.loads(content)["output"]) if content.startswith('{"output":') else content
         case dict():
             return str(content.get("output", content.get("result", content)))
         case _:

@@ -27,14 +27,16 @@ _BEFORE_A_BEGINNING: Final = "silent assistant turn: the model's beginning after
 """The client began the model's answer: the user's message is an earlier one."""
 
 
-
 @pytest.fixture(scope="module")
 def chatting() -> Iterator[Scene]:
     """Every back end that the corpus names exists."""
     with upstream_in_thread(say) as upstream:
-        named = {name: {"type": "openai", "base_url": f"{upstream.url}/{name}/v1", "no_auth": True} for name in ("b", "evil")}
+        named = {
+            name: {"type": "openai", "base_url": f"{upstream.url}/{name}/v1", "no_auth": True} for name in ("b", "evil")
+        }
         known = {
-            name: {"type": name, "base_url": f"{upstream.url}/{name}/v1", "api_keys": ["k"]} for name in ("openai", "openrouter")
+            name: {"type": name, "base_url": f"{upstream.url}/{name}/v1", "api_keys": ["k"]}
+            for name in ("openai", "openrouter")
         }
         config = {"backends": {**backends_at(upstream.url), **named, **known}, "session": {"max_sessions": 10_000}}
         with started(config=config) as proxy:
@@ -92,7 +94,9 @@ def _last_said(protocol: Protocol, scene: Scene) -> str:
 
 
 @pytest.mark.parametrize("category", _SILENT)
-def test_what_nobody_typed_executes_nothing_and_reaches_the_provider_byte_for_byte(chatting: Scene, category: str) -> None:
+def test_what_nobody_typed_executes_nothing_and_reaches_the_provider_byte_for_byte(
+    chatting: Scene, category: str
+) -> None:
     prefix = f"silent-{next(_NUMBERS)}-"
     wrong = []
     for number, (case, protocol) in enumerate(_cases(category)):
@@ -105,7 +109,9 @@ def test_what_nobody_typed_executes_nothing_and_reaches_the_provider_byte_for_by
             wrong.append((case.id, protocol, answer.headers))
         elif _cut_in_an_earlier_turn(case):
             wanted = "hi " if case.id == _BEFORE_A_BEGINNING else case.upstream
-            if not _last_said(protocol, chatting).endswith(wanted or "") or any(one in chatting.last.body for one in _KNOWN):
+            if not _last_said(protocol, chatting).endswith(wanted or "") or any(
+                one in chatting.last.body for one in _KNOWN
+            ):
                 wrong.append((case.id, protocol, wanted, chatting.last.body))
         elif chatting.last.body != unchanged:
             wrong.append((case.id, protocol, unchanged, chatting.last.body))
@@ -168,7 +174,9 @@ def _settings_held(category: str, prefix: str, sessions: dict[str, dict[str, Any
     for number, (case, protocol) in enumerate(_cases(category)):
         values = sessions[f"{prefix}{number}"]["values"]
         for executed in case.executes:
-            pairs = executed.arguments if executed.name == "set" else [(executed.name, v) for _, v in executed.arguments]
+            pairs = (
+                executed.arguments if executed.name == "set" else [(executed.name, v) for _, v in executed.arguments]
+            )
             for key, value in pairs:
                 held = values.get(_KEPT_AS.get(key, ""))
                 if key in ("project", "temperature", "backend") and str(held) != value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.asking import PROTOCOLS, Scene, path_of, say, started, target, tools_of
-from tests.e2e.commanding import NAMES, SURFACES, Talk, calls, config, embedded, fresh_id, heard
+from tests.e2e.commanding import NAMES, SURFACES, Talk, Turn, calls, config, embedded, fresh_id, heard
 from tests.server.process import Proxy, running
 from tests.support.shared import Protocol
-from tests.support.upstream import Received, Reply, Upstream, upstream_in_thread
+from tests.support.upstream import Received, Reply, upstream_in_thread
 
 every_surface = pytest.mark.parametrize(("client", "stream"), SURFACES, ids=NAMES)
 every_protocol = pytest.mark.parametrize("client", PROTOCOLS)
@@ -28,50 +29,65 @@ def scene_of(**more: Any) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def strict() -> Iterator[Scene]:
+def strict_scene() -> Iterator[Scene]:
     yield from scene_of(strict_command_detection=True, commands={"allow_global": "never"})
 
 
 @pytest.fixture(scope="module")
-def switched_off() -> Iterator[Scene]:
+def silent_scene() -> Iterator[Scene]:
     yield from scene_of(disable_interactive_commands=True)
 
 
 @pytest.fixture(scope="module")
-def demanding() -> Iterator[Scene]:
-    """Wants a project, and gives aider patches."""
+def demanding_scene() -> Iterator[Scene]:
     yield from scene_of(session={"force_set_project": True}, commands={"reply_style": "patch"})
 
 
-@pytest.fixture(autouse=True)
-def forget(request: pytest.FixtureRequest) -> None:
-    for name in ("strict", "switched_off", "demanding"):
-        if name in request.fixturenames:
-            request.getfixturevalue(name).play(say)
+@pytest.fixture
+def strict(strict_scene: Scene) -> Scene:
+    """Strict detection, and no changes for all from the chat."""
+    strict_scene.play(say)
+    return strict_scene
+
+
+@pytest.fixture
+def switched_off(silent_scene: Scene) -> Scene:
+    silent_scene.play(say)
+    return silent_scene
+
+
+@pytest.fixture
+def demanding(demanding_scene: Scene) -> Scene:
+    """Wants a project, and gives aider patches."""
+    demanding_scene.play(say)
+    return demanding_scene
 
 
 # CMD-04: what remains of a message
 
-REMAINS = [
-    ("Hello, use !/set(model=b) for this", "Hello, use for this"),
-    ("!/project(a)\n\tdef f():\n\t\treturn '<b>'  # x", "\tdef f():\n\t\treturn '<b>'  # x"),
-    ("one\n!/project(a)\ntwo", "one\ntwo"),
-    ("one\r\n  !/project(a)\t\r\ntwo\r\n", "one\r\ntwo\r\n"),
-    ("one\n!/project(a)", "one"),
-    ("  <tag a='1'>\n    x  y\n</tag>\n!/set(\n project=a\n)\n  z", "  <tag a='1'>\n    x  y\n</tag>\n  z"),
-    ("é ☕ 日本 !/temperature(0.5), \\n \"q\"", "é ☕ 日本 , \\n \"q\""),
-    ("```\n!/set(project=b)\n```\ngo !/project(a)", "```\n!/set(project=b)\n```\ngo "),
-    ("!/project(a) !/temperature(0.5) go", " go"),
+A = {"project": "a"}
+WARM = {"temperature": 0.5}
+REMAINS: list[tuple[str, str, dict[str, Any]]] = [
+    ("Hello, use !/set(model=b) for this", "Hello, use for this", {"model": "b"}),
+    ("!/project(a)\n\tdef f():\n\t\treturn '<b>'  # x", "\tdef f():\n\t\treturn '<b>'  # x", A),
+    ("one\n!/project(a)\ntwo", "one\ntwo", A),
+    ("one\r\n  !/project(a)\t\r\ntwo\r\n", "one\r\ntwo\r\n", A),
+    ("one\n!/project(a)", "one", A),
+    ("  <tag a='1'>\n    x  y\n</tag>\n!/set(\n project=a\n)\n  z", "  <tag a='1'>\n    x  y\n</tag>\n  z", A),
+    ("é ☕ 日本 !/temperature(0.5), \\n \"q\"", "é ☕ 日本 , \\n \"q\"", WARM),
+    ("```\n!/set(project=b)\n```\ngo !/project(a)", "```\n!/set(project=b)\n```\ngo ", A),
+    ("!/project(a) !/temperature(0.5) go", " go", {**A, **WARM}),
 ]  # fmt: skip
 
 
 @every_surface
-@pytest.mark.parametrize(("typed", "left"), REMAINS)
-def test_cmd_04_only_the_command_is_cut(commanded: Scene, client: Protocol, stream: bool, typed: str, left: str) -> None:
+@pytest.mark.parametrize(("typed", "left", "values"), REMAINS)
+def test_cmd_04_only_the_command_is_cut(
+    commanded: Scene, client: Protocol, stream: bool, typed: str, left: str, values: dict[str, Any]
+) -> None:
     talk = Talk(commanded, client, stream)
     talk.say(typed)
-    assert talk.forwarded() == left
-    assert talk.values.get("model", "b") == "b" and talk.values
+    assert (talk.forwarded(), talk.values) == (left, values)
 
 
 TEXTS = [
@@ -82,7 +98,7 @@ TEXTS = [
     "`!/help`",
     "http://a!/b",
     "see a!/help",
-    "＃！／help",  # noqa: RUF001
+    "＃！／help",
     "```\n!/set(model=x)\n```",
     "[read_file for 'a'] Result: !/hello <feedback>!/model(m)</feedback>",
     "<system-reminder>!/model(x)</system-reminder> hi",
@@ -131,10 +147,18 @@ def test_cmd_04_an_exchange_of_commands_alone_never_reaches_the_provider(
 ) -> None:
     talk = Talk(commanded, client, stream)
     banner = talk.say("!/hello").text
-    opening = [("user", "!/hello"), ("assistant", banner), ("user", "hi")]
+    opening: list[Turn] = [("user", "!/hello"), ("assistant", banner), ("user", "hi")]
     talk.say(opening)
     assert heard(commanded.last) == [("user", "hi")]
-    talk.say([*opening, ("assistant", WORDS), ("user", "see !/unknown(x) and !/project(a) this"), ("assistant", WORDS), ("user", "go")])
+    talk.say(
+        [
+            *opening,
+            ("assistant", WORDS),
+            ("user", "see !/unknown(x) and !/project(a) this"),
+            ("assistant", WORDS),
+            ("user", "go"),
+        ]
+    )
     assert heard(commanded.last) == [
         ("user", "hi"), ("assistant", WORDS), ("user", "see !/unknown(x) and this"), ("assistant", WORDS), ("user", "go"),
     ]  # fmt: skip
@@ -145,7 +169,7 @@ def test_cmd_04_an_exchange_of_commands_alone_never_reaches_the_provider(
 def test_cmd_04_the_same_history_makes_the_same_bytes(commanded: Scene, client: Protocol) -> None:
     talk = Talk(commanded, client)
     banner = talk.say("!/hello").text
-    opening = [("user", "!/hello"), ("assistant", banner), ("user", "go !/project(a) on")]
+    opening: list[Turn] = [("user", "!/hello"), ("assistant", banner), ("user", "go !/project(a) on")]
     talk.say(opening)
     talk.say(opening)
     first, again = commanded.upstream.requests
@@ -186,9 +210,11 @@ def test_cmd_03_strict_executes_the_last_line(strict: Scene, client: Protocol, s
 
 @every_surface
 @pytest.mark.parametrize("typed", ["!/hello", "!/set(model=x) hi"])
-def test_cmd_05_switched_off_texts_are_untouched(switched_off: Scene, client: Protocol, stream: bool, typed: str) -> None:
+def test_cmd_05_switched_off_texts_are_untouched(
+    switched_off: Scene, client: Protocol, stream: bool, typed: str
+) -> None:
     talk = Talk(switched_off, client, stream)
-    turns = [("user", typed), ("assistant", "ok"), ("user", typed)]
+    turns: list[Turn] = [("user", typed), ("assistant", "ok"), ("user", typed)]
     assert talk.say(turns).text == WORDS
     assert heard(switched_off.last) == turns
     assert talk.values == {}
@@ -211,7 +237,12 @@ def test_cmd_06_a_confirmation_precedes_the_answer(commanded: Scene, client: Pro
 
 
 def structured(client: Protocol) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     match client:
         case "openai-chat":
             return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
@@ -340,7 +371,14 @@ def test_rt_12_calls_go_to_the_other_server_without_the_key(commanded: Scene, cl
         assert talk.say("hi").text == WORDS
         [request] = [request for request in second.requests if request.method == "POST"]
         assert (request.path, request.header("authorization")) == ("/mine/v1/chat/completions", None)
-        Talk(commanded, client, stream, model="openai:m", session=talk.session, headers={"x-llm-proxy-upstream-key": "k-own"}).say("hi")
+        Talk(
+            commanded,
+            client,
+            stream,
+            model="openai:m",
+            session=talk.session,
+            headers={"x-llm-proxy-upstream-key": "k-own"},
+        ).say("hi")
         assert second.requests[-1].header("authorization") == "Bearer k-own"
         assert second.requests[-1].header("x-llm-proxy-upstream-key") is None
         assert calls(commanded) == 0
@@ -384,8 +422,9 @@ def test_cmd_11_a_gemini_generation_config_is_merged(commanded: Scene) -> None:
 
 
 def rows_of(scene: Scene, session: str) -> list[dict[str, Any]]:
+    """The usage rows of a session, the oldest first."""
     rows = scene.proxy.get("/v1/usage/recent?limit=1000").json["data"]
-    return [row for row in rows if row["session"] == session]
+    return [row for row in reversed(rows) if row["session"] == session]
 
 
 @every_surface
@@ -405,7 +444,7 @@ def test_cmd_19_no_spending_without_a_project(demanding: Scene, client: Protocol
     refused = talk.say("hi")
     assert refused.error is not None and refused.error.status == 400
     assert "!/set(project=" in (refused.error.message or "")
-    assert b"project_required" in talk.post("hi").body or client in ("anthropic-messages", "gemini")
+    assert b"project_required" in talk.post("hi").body
     assert "LLM Interactive Proxy" in talk.say("!/hello").text
     assert calls(demanding) == 0
     assert talk.say("!/set(project=p) go").text.endswith(WORDS)
@@ -440,7 +479,7 @@ def test_cmd_18_status_names_resting_keys_and_use(commanded: Scene) -> None:
     commanded.play(lambda request: Reply.json({"error": {"message": "slow"}}, 429, (("retry-after", "60"),)))
     talk = Talk(commanded, "openai-chat", model="resting:m")
     assert talk.say("hi").error is not None
-    assert "tired" in (text := talk.say("!/status").text) and " s\n" in text
+    assert re.search(r"tired.* cooling, \d+ s", talk.say("!/status").text)
     commanded.play(say)
     used = Talk(commanded, "openai-chat")
     used.say("hi")
@@ -460,9 +499,13 @@ def test_cmd_14_the_home_directory_is_expanded(commanded: Scene) -> None:
 @every_surface
 def test_cmd_16_a_route_is_followed_by_every_session(commanded: Scene, client: Protocol, stream: bool) -> None:
     name = f"route-{fresh_id()}"
-    text = Talk(commanded, client, stream).say(
-        f"!/create-failover-route(name={name}, policy=m) !/route-append({name}, up-chat:last) !/route-prepend({name}, other:x)"
-    ).text
+    text = (
+        Talk(commanded, client, stream)
+        .say(
+            f"!/create-failover-route(name={name}, policy=m) !/route-append({name}, up-chat:last) !/route-prepend({name}, other:x)"
+        )
+        .text
+    )
     assert f"{name} (policy m): other:x, up-chat:last" in text
     commanded.play(lambda request: failing(503)(request) if "/other/" in request.path else say(request))
     assert Talk(commanded, client, stream, model=name).say("hi").text == WORDS
@@ -474,11 +517,18 @@ def test_cmd_16_a_route_is_followed_by_every_session(commanded: Scene, client: P
 
 
 def test_cmd_08_changes_for_all_need_the_right() -> None:
-    keys = {"LLM_INTERACTIVE_PROXY_API_KEY_1": "first-client-key-01", "LLM_INTERACTIVE_PROXY_API_KEY_2": "second-client-key-2"}
+    keys = {
+        "LLM_INTERACTIVE_PROXY_API_KEY_1": "first-client-key-01",
+        "LLM_INTERACTIVE_PROXY_API_KEY_2": "second-client-key-2",
+    }
     with upstream_in_thread(say) as upstream, started(config=config(upstream.url), environment=keys) as proxy:
         proxy.key = "first-client-key-01"
         talk = Talk(Scene(proxy, upstream), "openai-chat")
-        for typed in ("!/set(command-prefix=##)", "!/set(project=a, default-backend=google)", "!/create-failover-route(r, m)"):
+        for typed in (
+            "!/set(command-prefix=##)",
+            "!/set(project=a, default-backend=google)",
+            "!/create-failover-route(r, m)",
+        ):
             assert "admin_keys" in talk.say(typed).text
         assert talk.values == {}
         assert "none" in talk.say("!/list-failover-routes").text
@@ -495,7 +545,7 @@ def test_cmd_08_never_is_never(strict: Scene) -> None:
 # CMD-11: the prefix
 
 
-def test_cmd_11_another_prefix_also_after_a_restart(tmp_path: Path) -> None:
+def test_cmd_11_what_is_set_for_all_also_holds_after_a_restart(tmp_path: Path) -> None:
     with upstream_in_thread(say) as upstream:
         file = tmp_path / "config.json"
         file.write_text(json.dumps(config(upstream.url)))
@@ -507,6 +557,7 @@ def test_cmd_11_another_prefix_also_after_a_restart(tmp_path: Path) -> None:
                 proxy.stop()
 
         def change(talk: Talk) -> None:
+            assert "default-interactive = false" in talk.say("!/set(default-interactive=false)").text
             assert "##help" in talk.say("!/set(command-prefix=##)").text
             assert "##help" in talk.say("##hello").text
             assert talk.say("!/help").text == WORDS
@@ -517,6 +568,7 @@ def test_cmd_11_another_prefix_also_after_a_restart(tmp_path: Path) -> None:
             assert heard(upstream.requests[-1]) == [("user", "hi")]
 
         def restore(talk: Talk) -> None:
+            assert talk.say("##nonsense ##temperature(1) hi").text == WORDS  # CMD-06: new sessions are silent
             assert "##help" in talk.say("##hello").text
             talk.say("##unset(command-prefix)")
             assert "!/help" in talk.say("!/hello").text
@@ -551,7 +603,11 @@ def finished(client: Protocol) -> dict[str, Any]:
     result, arguments = "ok, thanks", {"result": "the banner"}
     match client:
         case "openai-chat":
-            made = {"id": "call_proxy_1", "type": "function", "function": {"name": "attempt_completion", "arguments": json.dumps(arguments)}}
+            made = {
+                "id": "call_proxy_1",
+                "type": "function",
+                "function": {"name": "attempt_completion", "arguments": json.dumps(arguments)},
+            }
             return {"messages": [
                 {"role": "user", "content": "!/hello"}, {"role": "assistant", "content": None, "tool_calls": [made]},
                 {"role": "tool", "tool_call_id": "call_proxy_1", "content": result}, {"role": "user", "content": "hi"}]}  # fmt: skip
@@ -586,7 +642,9 @@ def test_agt_02_neither_that_call_nor_its_result_reaches_the_provider(
 
 @every_surface
 def test_agt_02_roo_reads_tags(commanded: Scene, client: Protocol, stream: bool) -> None:
-    reply = Talk(commanded, client, stream).say("!/hello", system="You are Roo, a software engineer.\nUse tools as XML.")
+    reply = Talk(commanded, client, stream).say(
+        "!/hello", system="You are Roo, a software engineer.\nUse tools as XML."
+    )
     assert reply.text.startswith("<attempt_completion><result>LLM Interactive Proxy")
     assert reply.text.endswith("</result></attempt_completion>") and reply.stop == "stop"
 
@@ -622,3 +680,94 @@ def test_the_provider_never_hears_of_it(commanded: Scene) -> None:
     Talk(commanded, "openai-chat", headers={"x-project": "p"}).say("!/temperature(0.1) hi")
     names = {name.lower() for name, _ in commanded.last.headers}
     assert not names & {"x-session-id", "x-project", "x-llm-proxy-commands", "x-llm-proxy-upstream-key"}
+
+
+# CMD-01, CMD-04: parts of messages, and conversations that are built in other ways
+
+
+def test_cmd_04_a_part_of_which_nothing_is_left_is_dropped(commanded: Scene) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    content = [{"type": "text", "text": "!/project(a)"}, picture]
+    talk = Talk(commanded, "openai-chat")
+    talk.post("", messages=[{"role": "user", "content": content}])
+    assert commanded.last.json["messages"] == [{"role": "user", "content": [picture]}]
+    assert talk.values == A
+
+
+def test_cmd_01_a_content_without_role_is_the_users(commanded: Scene) -> None:
+    talk = Talk(commanded, "gemini")
+    talk.post("", contents=[{"parts": [{"text": "a"}, {"text": "!/project(a) b"}]}])
+    assert commanded.last.json["contents"] == [{"parts": [{"text": "a"}, {"text": " b"}]}]
+    assert talk.values == A
+
+
+def results(client: Protocol) -> dict[str, Any]:
+    """A conversation that ends with the result of a tool, which holds a command."""
+    said, arguments = "!/model(x)", {"path": "a"}
+    match client:
+        case "openai-chat":
+            made = {"id": "c1", "type": "function", "function": {"name": "read", "arguments": json.dumps(arguments)}}
+            return {"messages": [
+                {"role": "user", "content": "look"}, {"role": "assistant", "content": None, "tool_calls": [made]},
+                {"role": "tool", "tool_call_id": "c1", "content": said}]}  # fmt: skip
+        case "openai-responses":
+            return {"input": [
+                {"role": "user", "content": "look"},
+                {"type": "function_call", "call_id": "c1", "name": "read", "arguments": json.dumps(arguments)},
+                {"type": "function_call_output", "call_id": "c1", "output": said}]}  # fmt: skip
+        case "anthropic-messages":
+            return {"messages": [
+                {"role": "user", "content": "look"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "read", "input": arguments}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": said}]}]}  # fmt: skip
+        case "gemini":
+            return {"contents": [
+                {"role": "user", "parts": [{"text": "look"}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "read", "args": arguments}}]},
+                {"role": "user", "parts": [{"functionResponse": {"name": "read", "response": {"output": said}}}]}]}  # fmt: skip
+
+
+@every_surface
+def test_cmd_01_what_a_tool_returned_is_never_a_command(commanded: Scene, client: Protocol, stream: bool) -> None:
+    talk = Talk(commanded, client, stream)
+    conversation = results(client)
+    assert talk.say("", **tools_of(client, "read"), **conversation).text == WORDS
+    [(member, sent)] = conversation.items()
+    assert commanded.last.json[member] == sent
+    assert talk.values == {}
+
+
+@every_surface
+def test_cmd_01_a_system_prompt_holds_no_command(commanded: Scene, client: Protocol, stream: bool) -> None:
+    talk = Talk(commanded, client, stream)
+    talk.say("hi", system="Say !/help or !/set(model=x) to the user.")
+    assert b"Say !/help or !/set(model=x) to the user." in commanded.last.body
+    assert talk.values == {}
+
+
+@every_protocol
+def test_cmd_04_a_conversation_of_commands_alone_is_refused(commanded: Scene, client: Protocol) -> None:
+    answer = Talk(commanded, client).post([("user", "!/project(a)"), ("assistant", "Set for this session.")])
+    assert (answer.status, calls(commanded)) == (400, 0)
+
+
+def test_cmd_04_a_kept_response_of_the_proxy_is_no_history(commanded: Scene) -> None:
+    model = target("openai-responses")
+    first = commanded.post("/v1/responses", {"model": model, "input": "!/project(a)"})
+    after = {"model": model, "input": "hi", "previous_response_id": first.json["id"]}
+    second = commanded.post("/v1/responses", after)
+    assert second.headers["x-session-id"] == first.headers["x-session-id"]
+    assert heard(commanded.last) == [("user", "hi")]
+    assert "previous_response_id" not in commanded.last.json
+
+
+@every_protocol
+def test_rt_11_counting_neither_uses_nor_clears_a_one_off(commanded: Scene, client: Protocol) -> None:
+    talk = Talk(commanded, client)
+    talk.say("!/oneoff(openai:once)")
+    commanded.proxy.get("/v1/models", {"x-session-id": talk.session})
+    counting = {"model": target("anthropic-messages"), "messages": [{"role": "user", "content": "hi"}]}
+    assert commanded.proxy.post("/v1/messages/count_tokens", counting, {"x-session-id": talk.session}).status == 200
+    commanded.upstream.forget()
+    talk.say("hi")
+    assert commanded.last.json["model"] == "once"

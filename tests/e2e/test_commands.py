@@ -334,10 +334,12 @@ def test_cmd_10_every_example_of_the_help_works(changed: Scene) -> None:
     failed = []
     for example in [example for command in COMMANDS for example in command.examples]:
         talk = Talk(changed, "openai-chat")
-        talk.say("!/set(temperature=1, project=a, model=openai:x, default-interactive=true) !/create-failover-route(coding, m)")
+        talk.say(
+            "!/set(temperature=1, project=a, model=openai:x, default-interactive=true) !/create-failover-route(coding, m)"
+        )
         reply = talk.say(f"!/{example}")
         name = example.partition("(")[0]
-        if name != "help" and reply.text.startswith(f"!/{name}: ") or "Unknown" in reply.text or reply.error:
+        if (name != "help" and reply.text.startswith(f"!/{name}: ")) or "Unknown" in reply.text or reply.error:
             failed.append((example, reply.text))
         talk.say("!/unset(default-interactive)")
     assert failed == []

@@ -5,7 +5,7 @@ Conversations are played turn by turn as a client would: it sends everything aga
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Literal
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.commands.corpus.cases import Piece, Said, text
 from tests.e2e.asking import PROTOCOLS, Called, Scene, call, path_of, say, shared_backends, started, target, tools_of
-from tests.e2e.talking import LIST_OF, Message, Seen, calls_in, elements, kept, seen, written
+from tests.e2e.talking import LIST_OF, Message, Seen, calls_in, elements, kept, seen, told_apart, written
 from tests.server.process import Answer
 from tests.support.shared import Protocol
-from tests.support.upstream import Received
+from tests.support.upstream import Received, Reply
 
 Form = Literal["plain", "tools", "finish", "tagged"]
 """What the client declares: nothing, a tool, also the tool that ends a task, or that it reads tags from text."""
@@ -64,6 +64,8 @@ def _commands_only(commands: list[str], blanks: str, parts: bool) -> Turn:
 
 
 def _mixed(command: str, said: str, place: str) -> Turn:
+    if place == "within" and said.startswith(">"):
+        place = "between"  # a quote is one at the beginning of its line only
     typed, sent = {
         "front": ((f"{command}\n{said}",), (said,)),
         "end": ((f"{said}\n  {command}  ",), (said,)),
@@ -169,9 +171,10 @@ class Conversation:
 
     def _add(self, pieces: tuple[Piece, ...]) -> None:
         for message in written(self.protocol, Said("user", pieces)):
-            for part in message.get("parts", []):
-                if "functionResponse" in part and self.manner.ids:
-                    part["functionResponse"]["id"] = next(one.id for one in pieces if one.kind == "tool_result")
+            if self.protocol == "gemini" and self.manner.ids:
+                for part, piece in zip(message["parts"], pieces, strict=True):
+                    if piece.kind == "tool_result":
+                        part["functionResponse"]["id"] = piece.id
             self.history.append(message)
 
     def _kept(self, answer: Answer) -> list[Message]:
@@ -200,8 +203,8 @@ class Conversation:
         # Without tools in the request Roo is known by its header, and reads tags.
         return {"x-session-id": self.session, **({"user-agent": "RooCode/3.0"} if self.manner.form == "tagged" else {})}
 
-    def _ask(self, script: Any, calls: int) -> Answer:
-        self.scene.play(script)
+    def _ask(self, script: Callable[[Received], Reply], calls: int) -> Answer:
+        self.scene.play(told_apart(script))
         path = path_of(self.protocol, target(self.manner.back), self.manner.stream)
         answer = self.scene.post(path, self._body(), self._headers())
         assert answer.status == 200, answer.body

@@ -98,6 +98,9 @@ def clean_history(
     Known commands of earlier turns are cut, exchanges that the proxy answered itself are dropped, confirmations are taken off
     answers. The last message loses nothing but results of the proxy's own tool calls. `local_replies` holds digests, `confirmations` marks.
     """
+    said = tuple(map(_with_what_was_said, request.messages))
+    if not all(map(_is, said, request.messages)):
+        request = msgspec.structs.replace(request, messages=said)
     return _History(request, prefixes, known, agent, local_replies, confirmations, strict).cleaned()
 
 
@@ -151,9 +154,12 @@ class _Texts:
                 return [number]
         return []
 
-    def says_only(self, founds: Mapping[int, Sequence[Found]]) -> bool:
-        """Does the message hold nothing but these commands, white space and what clients add? Needs `look`."""
-        if any(not isinstance(part, Text) for part in self.message.parts):
+    def says_only(
+        self, founds: Mapping[int, Sequence[Found]], besides: Callable[[Part], bool] = lambda part: False
+    ) -> bool:
+        """Does the message hold nothing but these commands, white space and what clients add? Parts of which `besides` is true do
+        not count. Needs `look`."""
+        if not all(isinstance(part, Text) or besides(part) for part in self.message.parts):
             return False
         for number, text in self._texts.items():
             spans = [*_ignored(self.surveys[number]), *((found.start, found.end) for found in founds.get(number, ()))]
@@ -263,6 +269,10 @@ class _History:
 
     def _judge(self, asked: list[int], answers: list[int]) -> None:
         """Drops from one turn what the proxy answered itself."""
+        for number in asked:
+            # A command beside the result of a call of ours, now that the calls of the turn before are known.
+            if number in self._cuts and self._texts[number].says_only(self._cuts[number], self._is_local_part):
+                self._command_only.add(number)
         local = [number for number in answers if self._is_local(self._messages[number])]
         commands = [number for number in asked if number in self._command_only]
         if not local and not commands:
@@ -359,6 +369,30 @@ class _History:
                     return msgspec.structs.replace(message, parts=parts or (Text(""),))
             break
         return message
+
+
+def _with_what_was_said(message: Message) -> Message:
+    """Agents that end a task by a tool put what the person types next into that tool's result, in a wrapper. In the result of our own
+    call nothing else can stand, so that is the person's next message."""
+    parts: list[Part] = []
+    found = False
+    for part in message.parts:
+        said = ""
+        if isinstance(part, ToolResult) and _is_ours(part.call_id):
+            said = _wrapped(text_of(part.parts, "\n"))
+        found = found or bool(said)
+        parts.append(Text(said) if said else part)
+    if not found:
+        return message
+    return msgspec.structs.replace(message, parts=tuple(parts))
+
+
+def _wrapped(text: str) -> str:
+    for name in ("feedback", "user_message", "answer"):
+        start, end = text.find(f"<{name}>"), text.rfind(f"</{name}>")
+        if 0 <= start < end:
+            return text[start : end + len(name) + 3]
+    return ""
 
 
 def _is(one: Message, other: Message) -> bool:

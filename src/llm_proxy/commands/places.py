@@ -37,7 +37,7 @@ def usable_backend(desk: Desk, id: str) -> BackendFacts:
     if facts is None:
         raise CommandError(f"unknown back-end {shorten(id)}; {functional(desk)}")
     if not facts.functional:
-        raise CommandError(f"back-end {facts.id} cannot be used: {facts.reason}; {functional(desk)}")
+        raise CommandError(f"back-end {facts.id} cannot be used: {facts.reason.rstrip('.')}; {functional(desk)}")
     return facts
 
 

@@ -18,6 +18,8 @@ from llm_proxy.sessions.session import Entry
 MOST_TEXT = 4000
 # So much is looked at for secrets. Removing them makes a text shorter, hence more than is kept.
 _MOST_READ = 4 * MOST_TEXT
+_WHOLE, _SHORT = 10, 500
+"""So many of the newest entries keep their texts whole; of older ones the beginning is kept, or ten thousand sessions would need gigabytes."""
 _CLIENT_LEFT = 499  # nginx's number for it
 _SESSION_PARAMETERS = {"temperature": "temperature", "top-p": "top_p", "reasoning-effort": "reasoning_effort"}
 
@@ -54,6 +56,8 @@ class History(Feature):
         if self.reads_texts:
             entry = self._entry(exchange)
             session.history.append(entry)
+            if len(session.history) > _WHOLE:
+                session.history[-1 - _WHOLE] = _shortened(session.history[-1 - _WHOLE])
             if self._log is not None:
                 record = {"session": session.id, "agent": session.agent, **msgspec.structs.asdict(entry)}
                 self._log.add(session.scope, session.id, record)
@@ -85,6 +89,12 @@ class History(Feature):
         if len(text) > _MOST_READ and len(cleaned) <= MOST_TEXT:
             cleaned = cleaned.rpartition(" ")[0]
         return cleaned[:MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
+
+
+def _shortened(entry: Entry) -> Entry:
+    if len(entry.prompt) <= _SHORT and len(entry.response) <= _SHORT:
+        return entry
+    return msgspec.structs.replace(entry, prompt=entry.prompt[:_SHORT], response=entry.response[:_SHORT])
 
 
 def _count(exchange: ExchangeView) -> None:

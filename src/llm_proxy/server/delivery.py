@@ -154,7 +154,7 @@ class Delivery:
     async def local(self, answer: Answer) -> None:
         """An answer that the proxy made itself."""
         exchange = self._exchange
-        context = self._context()
+        context = msgspec.structs.replace(self._context(), estimated_input=0)
         writer = self._writer = self._client.stream_writer(context) if exchange.stream else None
         exchange.first_content()
         body = b""

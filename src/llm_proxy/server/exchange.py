@@ -161,9 +161,9 @@ class Exchange:
         return self.opening.mentions(text)
 
     def desk(self) -> ChatDesk:
-        """Where commands of this message work."""
+        """Where commands of this message work: on what is in force now, or a change that others made meanwhile would be undone."""
         if self._desk is None:
-            self._desk = ChatDesk(self.gateway, self.session, self.caller, self.requested_model)
+            self._desk = ChatDesk(self.gateway.running.gateway, self.session, self.caller, self.requested_model)
         return self._desk
 
     def reply(self, text: str) -> None:
@@ -233,7 +233,7 @@ class Exchange:
                 gateway.sessions.release(self.session)
             _LOG.info(
                 "%s %s -> %s:%s %s %s tokens %d ms%s",
-                self.id, self.surface, self.backend or "-", self.model or self.requested_model or "-",
+                self.id, self.surface, self.backend or ("proxy" if self.local else "-"), self.model or self.requested_model or "-",
                 "cancelled" if self.cancelled else self.fault.status_code if self.fault else self.status,
                 self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
             )  # fmt: skip

@@ -291,15 +291,15 @@ _TAG: Final = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9_-]{0,63})(?=[\s/>])")
 
 
 def _tags(text: str) -> Iterable[_Tag]:
-    """The tags that the tables name. An opening one stands at the start, after white space or after another tag, so that
-    `Array<Context>` is none."""
+    """The tags that the tables name. An opening one of a single word stands at the start, after white space or after another tag, so
+    that `Array<Context>` is none."""
     end = 0
     for found in _TAG.finditer(text):
         name = _canonical(found[2])
         if name not in _BLOCKS and name not in _WRAPPERS:
             continue
         start = found.start()
-        if found[1] or start == 0 or text[start - 1] == ">" or text[start - 1].isspace():
+        if found[1] or "_" in name or start == 0 or text[start - 1] == ">" or text[start - 1].isspace():
             if end <= start:
                 end = text.find(">", start) + 1 or len(text)
             yield _Tag(name, start, end, bool(found[1]))

@@ -8,6 +8,8 @@ and key order included. What the members mean is not known here.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from os.path import commonprefix
 from typing import Any
 
 import msgspec
@@ -588,9 +590,11 @@ def _rewrite_array(raw: bytes, old: list[Any], new: list[Any]) -> bytes | None:
     back = 0
     while back < shorter - front and _same(old[-1 - back], new[-1 - back]):
         back += 1
-    if front + back == 0:
+    if not spans or not new:
         return encode(new)
-    middle = [encode(item) for item in new[front : len(new) - back]]
+    middle = _rewrite_middle(
+        raw, spans[front : len(spans) - back], old[front : len(old) - back], new[front : len(new) - back]
+    )
     # Kept elements stay together with the space between them; only the seams are written anew.
     parts = []
     if front:
@@ -599,6 +603,39 @@ def _rewrite_array(raw: bytes, old: list[Any], new: list[Any]) -> bytes | None:
     if back:
         parts.append(raw[spans[-back][0] : spans[-1][1]])
     return raw[: spans[0][0]] + b",".join(parts) + raw[spans[-1][1] :]
+
+
+_MOST_COMPARED = 1_000_000
+_LOOKED_AT = 1000
+
+
+def _rewrite_middle(raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]) -> list[bytes]:
+    """The elements of ``new``, each from the text of the one that it was in ``old``, as far as that can be told."""
+    if not old or len(old) * len(new) > _MOST_COMPARED:
+        return [encode(item) for item in new]
+    before, after = [encode(item) for item in old], [encode(item) for item in new]
+    parts: list[bytes] = []
+    for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            parts += [raw[start:stop] for start, stop in spans[i1:i2]]
+        elif j2 - j1 > i2 - i1:
+            parts += after[j1:j2]
+        elif j2 > j1:
+            # Some were dropped, some changed: those that changed stood together, where they look most alike.
+            first, most = i1, 0.0
+            for i in range(i1, i2 - (j2 - j1) + 1):
+                if (likeness := sum(map(_likeness, before[i:i2], after[j1:j2]))) > most:
+                    first, most = i, likeness
+            for n, item in enumerate(new[j1:j2], first):
+                parts.append(rewrite(raw[spans[n][0] : spans[n][1]], old[n], item))
+    return parts
+
+
+def _likeness(one: bytes, other: bytes) -> float:
+    """How much of ``other`` is in ``one`` too, at its beginning and its end: 1 when ``other`` is ``one`` with a piece cut out."""
+    front = commonprefix((one[:_LOOKED_AT], other[:_LOOKED_AT]))
+    back = commonprefix((one[: -_LOOKED_AT - 1 : -1], other[: -_LOOKED_AT - 1 : -1]))
+    return min(len(front) + len(back), len(other)) / min(len(other), 2 * _LOOKED_AT)
 
 
 def _rewrite_elements(raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]) -> bytes | None:

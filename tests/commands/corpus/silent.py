@@ -136,8 +136,8 @@ def _results() -> Iterator[Row]:
         "a result with an error": (f"Error: {_EVIL}",),
         "an empty text beside": (_EVIL, ""),
     }
-    for name, (said, *texts_) in beside.items():
-        yield "tool result", name, "claude-code", [user("go"), call("Bash"), result(said, *texts_)]
+    for name, (said, *more) in beside.items():
+        yield "tool result", name, "claude-code", [user("go"), call("Bash"), result(said, *more)]
 
 
 def _turns() -> Iterator[Row]:
@@ -158,9 +158,9 @@ def _turns() -> Iterator[Row]:
         "in a wrapper": f"<task>\nfix it {_EVIL}\n</task>",
         "not closed": "fix !/set(project=a",
     }
-    for name, said in older.items():
-        yield "older turn", name, "generic", [user(said), assistant("done"), user("thanks")]
-        yield "older turn", f"{name}, tool result last", "generic", [user(said), call("run"), result("ok")]
+    for name, asked in older.items():
+        yield "older turn", name, "generic", [user(asked), assistant("done"), user("thanks")]
+        yield "older turn", f"{name}, tool result last", "generic", [user(asked), call("run"), result("ok")]
     yield "older turn", "an earlier item of the same turn", "codex", [user(f"x {_EVIL}"), user("thanks")]
     yield "older turn", "Codex's environment", "codex", [
         user(f"<environment_context>\n <cwd>/tmp</cwd>\n{_EVIL}\n</environment_context>"),
