@@ -189,3 +189,80 @@ def reply_ids(client: Protocol, answer: Answer, stream: bool) -> list[str]:
 def embedded(text: str) -> bytes:
     """`text` as it stands inside a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1].encode()
+
+
+def structured(client: Protocol) -> dict[str, Any]:
+    """The members that demand an answer of a given shape."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    match client:
+        case "openai-chat":
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+        case "openai-responses":
+            return {"text": {"format": {"type": "json_schema", "name": "n", "schema": schema}}}
+        case "anthropic-messages":
+            return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+        case "gemini":
+            return {"generationConfig": {"responseMimeType": "application/json", "responseSchema": {"type": "object"}}}
+
+
+def finished(client: Protocol) -> dict[str, Any]:
+    """A conversation after the proxy called `attempt_completion`, as the client sends it back."""
+    result, arguments = "ok, thanks", {"result": "the banner"}
+    match client:
+        case "openai-chat":
+            made = {
+                "id": "call_proxy_1",
+                "type": "function",
+                "function": {"name": "attempt_completion", "arguments": json.dumps(arguments)},
+            }
+            return {"messages": [
+                {"role": "user", "content": "!/hello"}, {"role": "assistant", "content": None, "tool_calls": [made]},
+                {"role": "tool", "tool_call_id": "call_proxy_1", "content": result}, {"role": "user", "content": "hi"}]}  # fmt: skip
+        case "openai-responses":
+            return {"input": [
+                {"role": "user", "content": "!/hello"},
+                {"type": "function_call", "call_id": "call_proxy_1", "name": "attempt_completion", "arguments": json.dumps(arguments)},
+                {"type": "function_call_output", "call_id": "call_proxy_1", "output": result}, {"role": "user", "content": "hi"}]}  # fmt: skip
+        case "anthropic-messages":
+            return {"messages": [
+                {"role": "user", "content": "!/hello"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_proxy_1", "name": "attempt_completion", "input": arguments}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_proxy_1", "content": result},
+                                             {"type": "text", "text": "hi"}]}]}  # fmt: skip
+        case "gemini":
+            return {"contents": [
+                {"role": "user", "parts": [{"text": "!/hello"}]},
+                {"role": "model", "parts": [{"functionCall": {"id": "call_proxy_1", "name": "attempt_completion", "args": arguments}}]},
+                {"role": "user", "parts": [{"functionResponse": {"id": "call_proxy_1", "name": "attempt_completion",
+                                                                 "response": {"output": result}}}, {"text": "hi"}]}]}  # fmt: skip
+
+
+def results(client: Protocol) -> dict[str, Any]:
+    """A conversation that ends with the result of a tool, which holds a command."""
+    said, arguments = "!/model(x)", {"path": "a"}
+    match client:
+        case "openai-chat":
+            made = {"id": "c1", "type": "function", "function": {"name": "read", "arguments": json.dumps(arguments)}}
+            return {"messages": [
+                {"role": "user", "content": "look"}, {"role": "assistant", "content": None, "tool_calls": [made]},
+                {"role": "tool", "tool_call_id": "c1", "content": said}]}  # fmt: skip
+        case "openai-responses":
+            return {"input": [
+                {"role": "user", "content": "look"},
+                {"type": "function_call", "call_id": "c1", "name": "read", "arguments": json.dumps(arguments)},
+                {"type": "function_call_output", "call_id": "c1", "output": said}]}  # fmt: skip
+        case "anthropic-messages":
+            return {"messages": [
+                {"role": "user", "content": "look"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "read", "input": arguments}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": said}]}]}  # fmt: skip
+        case "gemini":
+            return {"contents": [
+                {"role": "user", "parts": [{"text": "look"}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "read", "args": arguments}}]},
+                {"role": "user", "parts": [{"functionResponse": {"name": "read", "response": {"output": said}}}]}]}  # fmt: skip

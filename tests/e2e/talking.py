@@ -93,8 +93,8 @@ def written(protocol: Protocol, said: Said) -> list[Message]:
             role = "system" if said.role == "developer" else said.role
             return [{"role": role, "content": _content(said, [_block(piece) for piece in said.pieces])}]
         case "gemini":
-            role = "model" if said.role == "assistant" else "user"
-            return [{"role": role, "parts": [_gemini_part(piece) for piece in said.pieces]}]
+            who = "model" if said.role == "assistant" else "user"
+            return [{"role": who, "parts": [_gemini_part(piece) for piece in said.pieces]}]
 
 
 def _content(said: Said, parts: list[Any]) -> Any:
@@ -117,7 +117,9 @@ def _chat(said: Said) -> Iterator[Message]:
             case "tool_result":
                 yield {"role": "tool", "tool_call_id": piece.id, "content": piece.text}
             case "tool_call":
-                calls.append({"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": piece.text}})
+                calls.append(
+                    {"id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": piece.text}}
+                )
             case _:
                 rest.append(piece)
     if calls:
@@ -304,7 +306,8 @@ def seen(protocol: Protocol, request: Received) -> list[Seen]:
 
 def _seen_in(protocol: Protocol, message: Message) -> Iterator[Seen]:
     kind = message.get("type", "message")
-    role = {"model": "assistant", "developer": "system"}.get(message.get("role", "user"), message.get("role", "user"))
+    named = str(message.get("role", "user"))
+    role = {"model": "assistant", "developer": "system"}.get(named, named)
     if kind == "function_call":
         yield "call", _spelled(message["name"], message["arguments"])
     elif kind == "function_call_output":

@@ -98,7 +98,7 @@ def test_what_nobody_typed_executes_nothing_and_reaches_the_provider_byte_for_by
     chatting: Scene, category: str
 ) -> None:
     prefix = f"silent-{next(_NUMBERS)}-"
-    wrong = []
+    wrong: list[Any] = []
     for number, (case, protocol) in enumerate(_cases(category)):
         body, answer = _asked(chatting, case, protocol, f"{prefix}{number}")
         if len(chatting.upstream.requests) != 1:

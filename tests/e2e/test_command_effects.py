@@ -13,7 +13,20 @@ from typing import Any
 import pytest
 
 from tests.e2e.asking import PROTOCOLS, Scene, path_of, say, started, target, tools_of
-from tests.e2e.commanding import NAMES, SURFACES, Talk, Turn, calls, config, embedded, fresh_id, heard
+from tests.e2e.commanding import (
+    NAMES,
+    SURFACES,
+    Talk,
+    Turn,
+    calls,
+    config,
+    embedded,
+    finished,
+    fresh_id,
+    heard,
+    results,
+    structured,
+)
 from tests.server.process import Proxy, running
 from tests.support.shared import Protocol
 from tests.support.upstream import Received, Reply, upstream_in_thread
@@ -234,24 +247,6 @@ def test_cmd_06_a_confirmation_precedes_the_answer(commanded: Scene, client: Pro
     # The confirmation is the proxy's, so the model never reads it.
     talk.say([("user", "!/temperature(0.2) !/project(a) hi"), ("assistant", text), ("user", "go")])
     assert heard(commanded.last) == [("user", " hi"), ("assistant", WORDS), ("user", "go")]
-
-
-def structured(client: Protocol) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "properties": {"a": {"type": "string"}},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-    match client:
-        case "openai-chat":
-            return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
-        case "openai-responses":
-            return {"text": {"format": {"type": "json_schema", "name": "n", "schema": schema}}}
-        case "anthropic-messages":
-            return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
-        case "gemini":
-            return {"generationConfig": {"responseMimeType": "application/json", "responseSchema": {"type": "object"}}}
 
 
 @every_surface
@@ -598,38 +593,6 @@ def test_agt_02_a_declared_attempt_completion_is_called(commanded: Scene, client
     assert calls(commanded) == 0
 
 
-def finished(client: Protocol) -> dict[str, Any]:
-    """The conversation after such a call, as the client sends it back."""
-    result, arguments = "ok, thanks", {"result": "the banner"}
-    match client:
-        case "openai-chat":
-            made = {
-                "id": "call_proxy_1",
-                "type": "function",
-                "function": {"name": "attempt_completion", "arguments": json.dumps(arguments)},
-            }
-            return {"messages": [
-                {"role": "user", "content": "!/hello"}, {"role": "assistant", "content": None, "tool_calls": [made]},
-                {"role": "tool", "tool_call_id": "call_proxy_1", "content": result}, {"role": "user", "content": "hi"}]}  # fmt: skip
-        case "openai-responses":
-            return {"input": [
-                {"role": "user", "content": "!/hello"},
-                {"type": "function_call", "call_id": "call_proxy_1", "name": "attempt_completion", "arguments": json.dumps(arguments)},
-                {"type": "function_call_output", "call_id": "call_proxy_1", "output": result}, {"role": "user", "content": "hi"}]}  # fmt: skip
-        case "anthropic-messages":
-            return {"messages": [
-                {"role": "user", "content": "!/hello"},
-                {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_proxy_1", "name": "attempt_completion", "input": arguments}]},
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_proxy_1", "content": result},
-                                             {"type": "text", "text": "hi"}]}]}  # fmt: skip
-        case "gemini":
-            return {"contents": [
-                {"role": "user", "parts": [{"text": "!/hello"}]},
-                {"role": "model", "parts": [{"functionCall": {"id": "call_proxy_1", "name": "attempt_completion", "args": arguments}}]},
-                {"role": "user", "parts": [{"functionResponse": {"id": "call_proxy_1", "name": "attempt_completion",
-                                                                 "response": {"output": result}}}, {"text": "hi"}]}]}  # fmt: skip
-
-
 @every_surface
 def test_agt_02_neither_that_call_nor_its_result_reaches_the_provider(
     commanded: Scene, client: Protocol, stream: bool
@@ -699,32 +662,6 @@ def test_cmd_01_a_content_without_role_is_the_users(commanded: Scene) -> None:
     talk.post("", contents=[{"parts": [{"text": "a"}, {"text": "!/project(a) b"}]}])
     assert commanded.last.json["contents"] == [{"parts": [{"text": "a"}, {"text": " b"}]}]
     assert talk.values == A
-
-
-def results(client: Protocol) -> dict[str, Any]:
-    """A conversation that ends with the result of a tool, which holds a command."""
-    said, arguments = "!/model(x)", {"path": "a"}
-    match client:
-        case "openai-chat":
-            made = {"id": "c1", "type": "function", "function": {"name": "read", "arguments": json.dumps(arguments)}}
-            return {"messages": [
-                {"role": "user", "content": "look"}, {"role": "assistant", "content": None, "tool_calls": [made]},
-                {"role": "tool", "tool_call_id": "c1", "content": said}]}  # fmt: skip
-        case "openai-responses":
-            return {"input": [
-                {"role": "user", "content": "look"},
-                {"type": "function_call", "call_id": "c1", "name": "read", "arguments": json.dumps(arguments)},
-                {"type": "function_call_output", "call_id": "c1", "output": said}]}  # fmt: skip
-        case "anthropic-messages":
-            return {"messages": [
-                {"role": "user", "content": "look"},
-                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "read", "input": arguments}]},
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": said}]}]}  # fmt: skip
-        case "gemini":
-            return {"contents": [
-                {"role": "user", "parts": [{"text": "look"}]},
-                {"role": "model", "parts": [{"functionCall": {"name": "read", "args": arguments}}]},
-                {"role": "user", "parts": [{"functionResponse": {"name": "read", "response": {"output": said}}}]}]}  # fmt: skip
 
 
 @every_surface

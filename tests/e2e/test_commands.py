@@ -20,7 +20,7 @@ every_surface = pytest.mark.parametrize(("client", "stream"), SURFACES, ids=NAME
 FOLDER = os.path.realpath(tempfile.gettempdir())
 ONE_OFF = "the one-off"
 # The page of a session shows no addresses of a network; that calls go there is stated with the effects of commands.
-REDIRECTED = {"openai-url": "http://[address]/v1"}
+REDIRECTED = {"openai-url": "http://127.0.0.1:1/v1"}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, Final, Literal
 
 import pytest
@@ -15,7 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.commands.corpus.cases import Piece, Said, text
-from tests.e2e.asking import PROTOCOLS, Called, Scene, call, path_of, say, shared_backends, started, target, tools_of
+from tests.e2e.asking import (
+    PROTOCOLS,
+    Called,
+    Scene,
+    call,
+    data_of,
+    path_of,
+    say,
+    shared_backends,
+    started,
+    target,
+    tools_of,
+)
 from tests.e2e.talking import LIST_OF, Message, Seen, calls_in, elements, kept, seen, told_apart, written
 from tests.server.process import Answer
 from tests.support.shared import Protocol
@@ -132,7 +144,6 @@ class Conversation:
     session: str = field(default_factory=lambda: f"history-{next(_NUMBERS)}")
     unanswered: list[Piece] = field(default_factory=list)
     begun: bool = False
-    asked: int = 0
 
     def play(self, turn: Turn) -> None:
         results, self.unanswered = self.unanswered, []
@@ -234,7 +245,7 @@ def check_order(protocol: Protocol, messages: Sequence[Message]) -> None:
     """Roles alternate where the protocol demands it; each call has its result right behind it, and no result stands alone."""
     roles = [message.get("role") for message in messages]
     if protocol in ("anthropic-messages", "gemini"):
-        assert all(one != other for one, other in zip(roles, roles[1:], strict=False)), roles
+        assert all(one != other for one, other in pairwise(roles)), roles
         assert roles[0] == "user"
     open_calls: list[str] = []
     for message in messages:
@@ -305,3 +316,86 @@ def test_also_after_a_restart_that_lost_the_sessions(scene: Scene, forgetful: Sc
         conversation.play(_plain(["bye"]))
 
     play()
+
+
+def test_nothing_leaks_after_a_restart_with_sessions_in_a_file(scene: Scene, tmp_path: Any) -> None:
+    config = {
+        "backends": shared_backends(scene.upstream.url),
+        "session": {"repository": "file", "file_path": str(tmp_path)},
+    }
+    manner = Manner("plain", "openai-chat", stream=True, reminded=True, ids=True, strips=False)
+    turns = [
+        _mixed("!/temperature(0.3)", "one", "front"),
+        _answered("!/temperature(9)", "two", "end"),
+        _plain(["three"]),
+    ]
+    conversation = Conversation(scene, "openai-chat", manner)
+    for _ in range(2):
+        with started(config=config) as proxy:
+            conversation.scene = Scene(proxy, scene.upstream)
+            for turn in turns:
+                conversation.play(turn)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("back", [back for back in PROTOCOLS if back != "openai-responses"])
+def test_chains_of_responses_hold_no_local_exchange(scene: Scene, back: Protocol, stream: bool) -> None:
+    """FE-03: `previous_response_id` may name an answer of the proxy."""
+    previous: dict[str, str] = {}
+    session = {"x-session-id": f"chain-{next(_NUMBERS)}"}
+    expected: list[Seen] = []
+    turns = [
+        ("!/hello", None), ("one", "one"), ("!/help", None), ("!/temperature(9) no", None), ("two !/set(project=a) more", "two more"),
+        ("!/status", None), ("three", "three"),
+    ]  # fmt: skip
+    for typed, sent in turns:
+        scene.play(told_apart(say))
+        body = {"model": target(back), "input": typed, "stream": stream, **previous}
+        answer = scene.post("/v1/responses", body, session)
+        assert answer.status == 200, answer.body
+        response = data_of(answer)[-1]["response"] if stream else answer.json
+        previous = {"previous_response_id": response["id"]}
+        assert len(scene.upstream.requests) == (sent is not None)
+        if sent is not None:
+            expected.append(("user", sent))
+            assert seen(back, scene.last) == expected
+            expected.append(("assistant", _ANSWER))
+
+
+def test_a_provider_that_keeps_responses_itself_is_asked_to_go_on_from_its_own(scene: Scene) -> None:
+    back: Protocol = "openai-responses"
+    session = {"x-session-id": f"chain-{next(_NUMBERS)}"}
+    scene.play(told_apart(say))
+    body = {"model": target(back), "input": "one"}
+    first = scene.post("/v1/responses", body, session).json["id"]
+    second = scene.post("/v1/responses", {**body, "input": "!/hello", "previous_response_id": first}, session).json[
+        "id"
+    ]
+    assert second != first and len(scene.upstream.requests) == 1
+    answer = scene.post("/v1/responses", {**body, "input": "two", "previous_response_id": second}, session)
+    assert answer.status == 200
+    assert scene.last.json["previous_response_id"] == first
+    assert seen(back, scene.last) == [("user", "two")]
+
+
+def test_counting_runs_no_command_and_leaves_out_what_a_provider_would_not_read(scene: Scene) -> None:
+    """CMD-01: the counting endpoints read none; what is counted is what would be sent."""
+    session = {"x-session-id": f"count-{next(_NUMBERS)}"}
+
+    def counted(*messages: tuple[str, str]) -> int:
+        body = {
+            "model": target("anthropic-messages"),
+            "messages": [{"role": role, "content": said} for role, said in messages],
+        }
+        scene.play(lambda request: Reply.json({"input_tokens": len(str(request.json["messages"]))}))
+        answer = scene.post("/v1/messages/count_tokens", body, session)
+        assert answer.status == 200, answer.body
+        assert len(scene.upstream.requests) == 1
+        assert b"!/" not in scene.last.body
+        assert seen("anthropic-messages", scene.last) == [("user", "fix it")]
+        return int(answer.json["input_tokens"])
+
+    assert counted(("user", "!/set(project=counted)\nfix it")) > 0
+    assert counted(("user", "!/hello"), ("assistant", "LLM Interactive Proxy"), ("user", "fix it")) > 0
+    listed = scene.proxy.get("/internal/sessions").json["data"]
+    assert [one["values"] for one in listed if one["id"] == session["x-session-id"] and one["values"]] == []

@@ -272,3 +272,17 @@ def test_always_allows_every_key(place: Place, provider: Upstream) -> None:
     offered(place, provider, KEYS, commands={"allow_global": "always"})
     with place.run(keyed=False) as proxy:
         assert_allowed(place, proxy, KEYS["bob"])
+
+
+def test_what_was_executed_holds_although_the_rest_of_the_message_is_refused(place: Place, provider: Upstream) -> None:
+    """CMD-19 refuses the text without a project; the commands before it have run, those for all like those for the session."""
+    place.write(
+        backends=backends(provider.url, "one", "two"), default_backend="one", session={"force_set_project": True}
+    )
+    with place.run() as proxy:
+        refused = ask(proxy, "!/set(default-backend=two, temperature=0.5) and now", "s")
+        assert refused.status == 400 and b"project_required" in refused.body
+        told(proxy, "!/set(project=p) go", "s")
+        last = provider.requests[-1]
+        assert (last.path, last.json["temperature"]) == ("/two/v1/chat/completions", 0.5)
+    assert place.state["values"] == {"default_backend": "two"}

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.e2e.asking import PROTOCOLS, Scene, body_of, path_of, say, target, wants_stream
 from tests.e2e.keeping import CHAT, Place, ask, backends, session_ids, session_of, told, until
 from tests.faults.stage import deltas, ending
-from tests.server.process import Answer, Proxy
+from tests.server.process import Answer
 from tests.support.proxy import backends_at
 from tests.support.shared import Protocol
 from tests.support.upstream import Moment, Pause, Received, Reply, upstream_in_thread
@@ -233,7 +233,7 @@ def test_two_client_keys_never_see_each_others_session_whatever_ids_they_send(ho
 
     Here.house = house
     bounds = settings(
-        max_examples=40, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=25, stateful_step_count=30, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(Here, settings=bounds)
 

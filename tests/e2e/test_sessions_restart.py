@@ -171,7 +171,9 @@ def test_a_damaged_file_costs_the_sessions_and_not_the_start(place: Place, provi
         assert session_of(proxy, "s")["project"] == "new"
 
 
-def test_in_memory_sessions_are_empty_after_a_restart_and_what_is_for_all_is_there(place: Place, provider: Upstream) -> None:
+def test_in_memory_sessions_are_empty_after_a_restart_and_what_is_for_all_is_there(
+    place: Place, provider: Upstream
+) -> None:
     """given `in_memory` and a restart, then sessions are empty, saved P state is there."""
     kept(place, provider, "in_memory")
     with place.run() as proxy:

@@ -358,6 +358,20 @@ def test_an_edit_goes_as_deep_as_it_must(raw: bytes, old: Any, new: Any, expecte
     assert rewrite(raw, old, new) == expected
 
 
+def test_elements_that_stay_keep_their_bytes_wherever_others_are_dropped_or_changed() -> None:
+    raw = (
+        b'[{"r": "u", "t": "!/a"}, {"r": "m", "t": "A"}, {"r": "u", "t": "\\u00e4", "x": 1}, {"r": "m", "t": "B"}, '
+        b'{"r": "u", "t": "!/b go", "x": 2}, {"r": "m", "t": "C"}, {"r": "u", "t": "!/c"}]'
+    )
+    old = [{"r": one["r"], "t": one["t"]} for one in load(raw)]
+    new = [old[2], old[3], {"r": "u", "t": "go"}, old[5], {"r": "u", "t": "end"}]
+    expected = (
+        b'{"r": "u", "t": "\\u00e4", "x": 1},{"r": "m", "t": "B"},{"r": "u", "t": "go", "x": 2},{"r": "m", "t": "C"},'
+        b'{"r": "u", "t": "end"}'
+    )
+    assert rewrite(raw, old, new) == b"[" + expected + b"]"
+
+
 def test_raw_parts_in_what_an_encoder_writes_are_kept_and_compared() -> None:
     kept = msgspec.Raw(b'{"q": 1.10}')
     assert (

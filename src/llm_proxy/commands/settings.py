@@ -78,6 +78,9 @@ class Plan:
         if text.removeprefix("route:") in desk.routes:
             self.changes.append(Change(option, text))
             return
+        if text.startswith("route:"):
+            known = ", ".join(sorted(desk.routes)) or "none yet"
+            raise CommandError(f"there is no route {shorten(text.removeprefix('route:'))}; known are: {known}")
         backend, model = split(desk, text, keep_slash=bool(beside or session_backend(desk)))
         check_model(model)
         if backend and beside and backend != beside.lower():

@@ -7,6 +7,8 @@ because reading it failed.
 
 from __future__ import annotations
 
+import msgspec
+
 from llm_proxy.commands import messages, registry
 from llm_proxy.commands.desk import CommandError
 from llm_proxy.commands.messages import Reading
@@ -55,7 +57,10 @@ class ChatCommands(Feature):
         """The request as a provider may see it, no command being run: for counting."""
         request = self._cleaned(request, session)
         reading = self._read(request, session)
-        return messages.without_commands(request, reading, known=registry.known) if reading.founds else request
+        if reading.founds:
+            request = messages.without_commands(request, reading, known=registry.known)
+        kept = tuple(message for message in request.messages if message.parts)
+        return msgspec.structs.replace(request, messages=kept) if len(kept) < len(request.messages) else request
 
     def watch(self, exchange: ExchangeView) -> Filter | None:
         return Preface(exchange.confirmation) if exchange.confirmation else None

@@ -260,10 +260,17 @@ class Exchange:
         gateway = self.gateway
         if self.client.name == "openai-responses" and stored_responses.refers(self.body):
             await self._write_out()
-        for room in gateway.on_request:
-            self._walled(room, "on_request", self)
-            if self.local_text is not None:
-                break
+        try:
+            for room in gateway.on_request:
+                self._walled(room, "on_request", self)
+                if self.local_text is not None:
+                    break
+        finally:  # commands that have run hold, also when another room refuses the rest of the message
+            await self._keep_changes()
+
+    async def _keep_changes(self) -> None:
+        """What commands of this message changed is saved, and for all put in force."""
+        gateway = self.gateway
         if self._desk is not None and self.session.changed:
             gateway.sessions.save(self.session)  # what was set in the chat does not wait for the end of a long answer
         if self._desk is not None and self._desk.changes:

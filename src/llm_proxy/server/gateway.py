@@ -160,7 +160,10 @@ class Gateway:
 
     def clean(self, text: str) -> str:
         """`text` without secrets and without addresses of internal hosts."""
-        return _INTERNAL.sub("[address]", scrub(text, (*self.secrets, *self.running.passing_secrets)))
+        return _INTERNAL.sub("[address]", self.without_secrets(text))
+
+    def without_secrets(self, text: str) -> str:
+        return scrub(text, (*self.secrets, *self.running.passing_secrets))
 
     def _with(self, hook: str) -> tuple[Feature, ...]:
         """The rooms that override `hook`: the others cost nothing."""

@@ -51,6 +51,7 @@ async def count(
     tokens = None
     if (
         attempt is not None
+        and request.messages
         and attempt.backend.supports("count")
         and attempt.backend.dialect_for(client.name) == client.name
     ):

@@ -286,9 +286,9 @@ async def _sessions(
     asked = incoming.parameter("scope")
     match bool(id), incoming.method:
         case False, "GET" | "HEAD":
-            body = await session_pages.listing(store, scope, admin, clean=gateway.clean, asked=asked)
+            body = await session_pages.listing(store, scope, admin, clean=gateway.without_secrets, asked=asked)
         case True, "GET" | "HEAD":
-            body = await session_pages.detail(store, scope, admin, id, clean=gateway.clean, asked=asked)
+            body = await session_pages.detail(store, scope, admin, id, clean=gateway.without_secrets, asked=asked)
         case True, "DELETE":
             body = await session_pages.end(store, scope, admin, id, asked=asked)
         case _:

@@ -7,9 +7,10 @@ and key order included. What the members mean is not known here.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -605,15 +606,17 @@ def _rewrite_array(raw: bytes, old: list[Any], new: list[Any]) -> bytes | None:
     return raw[: spans[0][0]] + b",".join(parts) + raw[spans[-1][1] :]
 
 
-_MOST_COMPARED = 1_000_000
+_MOST_PAIRS = 50_000  # of equal elements: what the comparison costs grows with them, to some 50 ms here
+_MOST_LOOKS = 500
 _LOOKED_AT = 1000
 
 
 def _rewrite_middle(raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]) -> list[bytes]:
     """The elements of ``new``, each from the text of the one that it was in ``old``, as far as that can be told."""
-    if not old or len(old) * len(new) > _MOST_COMPARED:
-        return [encode(item) for item in new]
     before, after = [encode(item) for item in old], [encode(item) for item in new]
+    times = Counter(before)
+    if sum(times[item] for item in after) > _MOST_PAIRS:
+        return after
     parts: list[bytes] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":
@@ -622,9 +625,10 @@ def _rewrite_middle(raw: bytes, spans: list[tuple[int, int]], old: list[Any], ne
             parts += after[j1:j2]
         elif j2 > j1:
             # Some were dropped, some changed: those that changed stood together, where they look most alike.
-            first, most = i1, 0.0
-            for i in range(i1, i2 - (j2 - j1) + 1):
-                if (likeness := sum(map(_likeness, before[i:i2], after[j1:j2]))) > most:
+            size = j2 - j1
+            first, most = i2 - size, 0.0
+            for i in range(i1, first + 1) if size * (first - i1) <= _MOST_LOOKS else ():
+                if (likeness := sum(map(_likeness, before[i : i + size], after[j1:j2]))) > most:
                     first, most = i, likeness
             for n, item in enumerate(new[j1:j2], first):
                 parts.append(rewrite(raw[spans[n][0] : spans[n][1]], old[n], item))
@@ -633,9 +637,13 @@ def _rewrite_middle(raw: bytes, spans: list[tuple[int, int]], old: list[Any], ne
 
 def _likeness(one: bytes, other: bytes) -> float:
     """How much of ``other`` is in ``one`` too, at its beginning and its end: 1 when ``other`` is ``one`` with a piece cut out."""
-    front = commonprefix((one[:_LOOKED_AT], other[:_LOOKED_AT]))
-    back = commonprefix((one[: -_LOOKED_AT - 1 : -1], other[: -_LOOKED_AT - 1 : -1]))
-    return min(len(front) + len(back), len(other)) / min(len(other), 2 * _LOOKED_AT)
+    front = sum(1 for _ in takewhile(_alike, zip(one[:_LOOKED_AT], other, strict=False)))
+    back = sum(1 for _ in takewhile(_alike, zip(one[: -_LOOKED_AT - 1 : -1], reversed(other), strict=False)))
+    return min(front + back, len(other)) / min(len(other), 2 * _LOOKED_AT)
+
+
+def _alike(pair: tuple[int, int]) -> bool:
+    return pair[0] == pair[1]
 
 
 def _rewrite_elements(raw: bytes, spans: list[tuple[int, int]], old: list[Any], new: list[Any]) -> bytes | None:
