@@ -32,6 +32,7 @@ Base = Literal[
     "json",
     "routes",
     "defaults",
+    "records",
 ]
 
 BOOLEAN_WORDS: Final[Mapping[str, bool]] = {
@@ -111,6 +112,8 @@ class Kind(msgspec.Struct, frozen=True):
     optional: bool = False
     item: str = "text"
     check: Callable[[str], str | None] | None = None
+    reader: Callable[[Node], object] | None = None
+    """Of `records`: makes the value, or raises `Mismatch`."""
 
     @property
     def expected(self) -> str:
@@ -136,6 +139,8 @@ class Kind(msgspec.Struct, frozen=True):
                 text = "a map from name to policy and elements"
             case "defaults":
                 text = "a map from model to its defaults"
+            case "records":
+                text = f"a list of {self.item}"
             case "url":
                 text = "an http or https URL"
             case "path":
@@ -175,6 +180,9 @@ class Kind(msgspec.Struct, frozen=True):
                 if not isinstance(node.value, dict):
                     raise Mismatch(self.expected, node)
                 return plain(node)
+            case "records":
+                assert self.reader is not None
+                return self.reader(node)
             case "routes" | "defaults":
                 raise TypeError("these maps are merged by key, which is the business of config/maps.py")
             case _:
@@ -262,6 +270,8 @@ class Kind(msgspec.Struct, frozen=True):
                 return {name: limit for name, limit in msgspec.to_builtins(value).items() if limit is not None}
             case RouteSettings() | ModelDefaults():
                 return msgspec.to_builtins(value)
+            case msgspec.Struct() if self.base == "records":
+                return {name: self.show(member) for name, member in msgspec.structs.asdict(value).items()}
             case tuple():
                 return [self.show(item) for item in value]
             case str() if self.base == "url":
@@ -297,6 +307,8 @@ class Kind(msgspec.Struct, frozen=True):
                 found = {"anyOf": [{"type": "array", "items": text}, known]}
             case "json" | "routes" | "defaults":
                 found = {"type": "object"}
+            case "records":
+                found = {"type": "array", "items": {"type": "object"}}
             case "url":
                 found = {"type": "string", "format": "uri"}
             case _:

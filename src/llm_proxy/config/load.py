@@ -72,6 +72,7 @@ class _Assembly:
         for group in self.sources.groups:
             if any(option.keyed for option in group.options):
                 groups[group] = self._with_entries(groups[group], backends)
+        contents = self._read_contents()
         if self.problems:
             ordered = sorted(self.problems, key=_order)
             raise ConfigError(list(dict.fromkeys(map(str, ordered))))
@@ -83,7 +84,26 @@ class _Assembly:
             self.sources,
             self.file_routes,
             tuple(self.needs_restart),
+            contents,
         )
+
+    def _read_contents(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for path, (node, problems) in self.sources.contents.items():
+            option = self.sources.by_path[path]
+            assert option.content is not None
+            trouble = list(problems)
+            if node is not None:
+                try:
+                    found[path] = option.content.read(node)
+                except Mismatch as mismatch:
+                    text = f"expected {mismatch.expected}, got {show_found(mismatch.node)}"
+                    trouble.append(Problem(mismatch.node.place, text))
+            if option.content.optional:
+                self.warnings += [f"{problem}; the built-in values hold" for problem in trouble]
+            else:
+                self.problems += trouble
+        return found
 
     # options
 

@@ -18,7 +18,7 @@ from llm_proxy.config.kinds import Base, Kind, Mismatch, plain, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
 
 _ROUTE_NAME: Final = re.compile(r"[^\s,()\[\]{}<>]{1,64}")
-_STRUCTURED: Final = frozenset({"list", "keys", "headers", "models", "json", "routes", "defaults"})
+_STRUCTURED: Final = frozenset({"list", "keys", "headers", "models", "json", "routes", "defaults", "records"})
 
 
 def check_element(value: str) -> str | None:

@@ -28,6 +28,7 @@ from typing import (
 
 import msgspec
 
+from llm_proxy.config.document import Node
 from llm_proxy.config.kinds import Base, Kind, ModelDefaults, ModelLimits, NamedKey, RouteSettings
 from llm_proxy.wire.secrets import Secret
 
@@ -43,6 +44,17 @@ class ChatKey(msgspec.Struct, frozen=True):
     name: str
     scope: Literal["session", "process"]
     aliases: tuple[str, ...] = ()
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A YAML file that an option names: called `file` where the option says nothing, then looked for in `config/` beside the
+    configuration file and in `./config/`. `read` makes a value of it or raises `Mismatch`. A wrong `optional` file costs a
+    warning, not the start.
+    """
+
+    file: str
+    read: Callable[[Node], Any]
+    optional: bool = False
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -69,6 +81,7 @@ class Option(msgspec.Struct, frozen=True):
     chat: ChatKey | None = None
     restart: bool = False
     default_text: str = ""
+    content: Content | None = None
 
     @property
     def id(self) -> str:
@@ -84,7 +97,7 @@ class Option(msgspec.Struct, frozen=True):
 
     @property
     def repeatable(self) -> bool:
-        return self.kind.base == "list"
+        return self.kind.base in {"list", "records"}
 
     @property
     def keyed(self) -> bool:
@@ -151,6 +164,8 @@ def option(
     item: str = "text",
     secret: bool = False,
     check: Callable[[str], str | None] | None = None,
+    reader: Callable[[Node], object] | None = None,
+    content: Content | None = None,
     restart: bool = False,
     value_name: str | None = None,
     default_text: str = "",
@@ -160,7 +175,8 @@ def option(
     `env_off` names variables whose truth means false; `env_numbered` variables read as `NAME`, `NAME_1` …
     `NAME_20`; `env_standard` variables that another library honours. `switch="x"` makes `--enable-x` and
     `--disable-x`; `flag` alone on a boolean means true, `off_flag` false. `words` are accepted beside the
-    type, `spellings` beside the choices. `check` returns what was expected instead, or None.
+    type, `spellings` beside the choices. `check` returns what was expected instead, or None. `reader` makes the value of a
+    field that is a tuple of structs; a flag given several times gives a list of texts.
     """
     flags, off_flags = _many(flag), _many(off_flag)
     if switch:
@@ -176,6 +192,7 @@ def option(
         "secret": secret,
         "item": item,
         "check": check,
+        "reader": reader,
     }
     declared = {
         "help": help,
@@ -191,6 +208,7 @@ def option(
         "chat": chat,
         "restart": restart,
         "default_text": default_text,
+        "content": content,
     }
     keywords = {"shape": shape, "declared": declared, "at": at, "value_name": value_name}
     # The class body holds the declaration only until __init_subclass__ replaces it by the default.
@@ -272,7 +290,7 @@ def _make(name: str, prefix: str, hint: object, declared: _Declaration) -> Optio
     keywords = declared.keywords
     shape = dict(keywords["shape"])
     base, choices, optional = _read_annotation(hint, shape["words"])
-    shape["base"] = shape["base"] or base
+    shape["base"] = "records" if shape["reader"] else shape["base"] or base
     shape["secret"] = shape["secret"] or Secret in get_args(hint) or shape["base"] == "keys"
     kind = Kind(**shape, choices=choices, optional=optional)
     path = keywords["at"] if keywords["at"] is not None else f"{prefix}.{name}" if prefix else name

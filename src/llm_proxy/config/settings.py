@@ -68,6 +68,7 @@ class Settings:
         sources: Sources,
         file_routes: frozenset[str] = frozenset(),
         needs_restart: tuple[str, ...] = (),
+        contents: Mapping[str, object] | None = None,
     ) -> None:
         self._groups = groups
         self._origins = origins
@@ -76,6 +77,7 @@ class Settings:
         self.warnings = warnings
         self.file_routes = file_routes
         self.needs_restart = needs_restart
+        self._contents = contents or {}
         self.config_file = sources.config_file
         self.environ = sources.environment.merged
         self.fallback_models = sources.fallback_models
@@ -83,6 +85,10 @@ class Settings:
     def get(self, group: type[G]) -> G:
         """The options of one room."""
         return cast(G, self._groups[group])
+
+    def content(self, path: str) -> object:
+        """What the auxiliary file of the option `path` says, made by the option's own reader; None without a file."""
+        return self._contents.get(path)
 
     @property
     def default_backend(self) -> str:

@@ -87,6 +87,7 @@ class Sources:
         self.set_backends = {id: _gather(members) for id, members in self.set_backends.items()}
         self.generic_backends = {id: _gather(members) for id, members in self.generic_backends.items()}
         self.state_beside = self._state_beside()
+        self.contents = {option.path: self._read_content(option) for option in self.by_path.values() if option.content}
 
     @property
     def file_directory(self) -> Path:
@@ -183,6 +184,45 @@ class Sources:
         found = read_instance_files(roots, self._watch, self._read_tree, defaults, self.file_backends, self.problems)
         self.keyed[defaults.path].instances = found.defaults
         return found
+
+    def _read_content(self, option: Option) -> tuple[Node | None, list[Problem]]:
+        """The tree of an auxiliary file and what is wrong with its text; None where there is no file."""
+        assert option.content is not None
+        problems: list[Problem] = []
+        path = self._content_path(option, problems)
+        if path is None or problems:
+            return None, problems
+        before = len(self.problems)
+        tree = self._read_tree(path, option.path)
+        problems = self.problems[before:]
+        del self.problems[before:]
+        return tree, problems
+
+    def _content_path(self, option: Option, problems: list[Problem]) -> Path | None:
+        """The file that the strongest source names, which must exist; else the first one in the usual places."""
+        assert option.content is not None
+        variable = self.environment.find(option.env)
+        named = (
+            (self.flags.options.get(option.id), self.cwd),
+            (self.set_values.get(option.path), self.cwd),
+            (variable, self.cwd),
+            (self.generic_values.get(option.path), self.cwd),
+            (self.file_values.get(option.path), self.file_directory),
+        )
+        for node, directory in named:
+            if node is None or node.value is None:
+                continue
+            path = directory / Path(str(node.value)).expanduser()
+            self._watch(path)
+            if not path.is_file():
+                problems.append(Problem(node.place, f"{option.path}: there is no file {display(path, self.cwd)}"))
+            return path
+        for base in dict.fromkeys((self.file_directory, self.cwd)):
+            path = base / "config" / option.content.file
+            self._watch(path)
+            if path.is_file():
+                return path
+        return None
 
     def _place_sets(self) -> None:
         """Sorts `--set` values to options, map entries and back-ends; a path given twice takes the last value."""

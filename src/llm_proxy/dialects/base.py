@@ -39,7 +39,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     `first_user`: the texts of the first user message, in order (Responses: of the leading run of user items; elsewhere a message
     of nothing but tagged blocks takes the next user message along). `users`: those of every user message that has
     some. `tools`: names of the declared tools, the type of those that have none. `json_demanded`: the answer must be
-    JSON. `messages`: how many messages or items there are.
+    JSON. `messages`: how many messages or items there are. `answered`: is there a turn of the assistant among them.
+    `recent`: what came after the last turn of the assistant, texts of the user and of tool results, in order.
     `ids`: what stands in the body fields that may name the conversation, by field: `session_id`, `extra_body.session_id`,
     `metadata.user_id`, `client_metadata.session_id`, `prompt_cache_key`, `previous_response_id`; only non-empty texts.
     """
@@ -51,6 +52,8 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     json_demanded: bool = False
     max_tokens: int | None = None
     messages: int = 0
+    answered: bool = False
+    recent: tuple[str, ...] = ()
     ids: dict[str, str] = {}
 
     @property

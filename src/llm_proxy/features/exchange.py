@@ -23,6 +23,16 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     status: int
 
 
+class Candidate(msgspec.Struct, frozen=True):
+    """A try that may be made. The sizes, in tokens, are what the catalogue knows of the model; 0 = unknown."""
+
+    backend: str
+    model: str
+    context_window: int = 0
+    max_input: int = 0
+    max_output: int = 0
+
+
 class ExchangeView(Protocol):
     """One client request from its first byte to the end of its answer.
 
@@ -49,6 +59,9 @@ class ExchangeView(Protocol):
     duration: float
     time_to_first: float | None
     """Seconds from the start to the first content byte sent."""
+
+    planned: bool
+    """Is this try one for the strong model of the planning phase (REQ-05)?"""
 
     side: bool
     """An errand of an agent beside the conversation (AGT-04): it is no turn."""
@@ -92,6 +105,15 @@ class ExchangeView(Protocol):
 
     def parameters(self) -> dict[str, Any]:
         """What the request says of sampling, by the names of its protocol. Nothing is decoded for it."""
+
+    def recent_texts(self) -> Sequence[str]:
+        """What came after the last assistant turn: texts of the user and of tool results, in order. Nothing is decoded for it."""
+
+    def keep_calls(self) -> None:
+        """Asked for in `on_request` by a room that will read `answer_calls`."""
+
+    def answer_calls(self) -> Sequence[tuple[str, str]]:
+        """Name and arguments (JSON text) of the complete tool calls of the answer, as far as it was collected."""
 
     def answer_text(self) -> str:
         """The visible text of the answer as far as it was collected."""

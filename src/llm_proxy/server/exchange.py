@@ -84,6 +84,7 @@ class Exchange:
         self.key_name = caller.key_name
         self.session = caller.stranger()
         self.side = False
+        self.planned = False
         self.opening = Opening()
         self.confirmation = ""
         self._parameters: dict[str, Any] = {}
@@ -185,13 +186,24 @@ class Exchange:
         """The visible text of the answer, as far as it was collected."""
         return self.local_text if self.local_text is not None else self.tap.text if self.tap else ""
 
+    def recent_texts(self) -> Sequence[str]:
+        """What came after the last assistant turn, as it came."""
+        return self.opening.recent
+
     def parameters(self) -> dict[str, Any]:
         """What the request says of sampling, by the names of its protocol."""
         return self._parameters
 
     def keep_answer(self) -> None:
         """A room wants `answer_text`: the text is collected while it passes."""
-        self.tap = AnswerTap()
+        self.tap = self.tap or AnswerTap()
+
+    def keep_calls(self) -> None:
+        """A room wants `answer_calls`."""
+        self.keep_answer()
+
+    def answer_calls(self) -> Sequence[tuple[str, str]]:
+        return ()
 
     # The life
 
