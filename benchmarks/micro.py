@@ -23,10 +23,15 @@ from llm_proxy.dialects import capabilities
 from llm_proxy.dialects.base import Dialect, ReadContext, ReplyContext, Target
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import Envelope
+from llm_proxy.features.edit_precision import EditPrecision, EditPrecisionOptions, Patterns
 from llm_proxy.features.exchange import AttemptRecord, ExchangeView
 from llm_proxy.features.order import rooms
 from llm_proxy.sessions.session import Session
 from llm_proxy.store.usage import MemoryUsage
+from llm_proxy.tokens import tokenizer
+from llm_proxy.tokens.content import content_of
+from llm_proxy.tokens.families import family_of
+from llm_proxy.tokens.meter import Meter
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.sse import Frame, SseReader
 
@@ -203,10 +208,69 @@ def _room_figures(watch: Stopwatch) -> list[MicroFigure]:
     return found
 
 
+class _Asked(_Finished):
+    """An exchange as edit precision sees it when it begins: one tool result of `characters` came in."""
+
+    def __init__(self, characters: int) -> None:
+        super().__init__()
+        line = "    total = sum(row.amount for row in rows)  # the search of old strings matches\n"
+        self.side = self.local = False
+        self._recent = (line * (characters // len(line)),) if characters else ()
+
+    def keep_answer(self) -> None:
+        return None
+
+    def recent_texts(self) -> Sequence[str]:
+        return self._recent
+
+
+def _edit_precision_figures(watch: Stopwatch) -> list[MicroFigure]:
+    room = EditPrecision(EditPrecisionOptions(), Patterns())
+    found = []
+    for kilobytes in (0, 1, 100, 400):
+        exchange = cast("ExchangeView", _Asked(kilobytes * 1000))
+        micros = watch.micros(partial(room.on_request, exchange))
+        found.append(MicroFigure(f"room {room.name}", f"on_request, {kilobytes} kB of results", "request", micros))
+    return found
+
+
+def _token_figures(watch: Stopwatch) -> list[MicroFigure]:
+    """Counting 400 kB of conversation: by bytes, by the estimate, by a tokenizer that has seen nothing yet, and once it has."""
+    chat = dialects.get("openai-chat")
+    body = request_body("openai-chat", "agent", "gpt-4.1", True)
+    request = chat.read_request(body)
+    request = msgspec.structs.replace(request, messages=request.messages * (1 + 400_000 // len(body)))
+    size = len(body)
+    part, unit = "tokens", "400 kB request"
+
+    def counted(meter: Meter) -> None:
+        for _ in meter.steps(request, "b", "gpt-4.1"):
+            pass
+
+    quick = Meter(tokenize=False)
+    found = [
+        MicroFigure(part, "bound", unit, watch.micros(lambda: size <= 400_000)),
+        MicroFigure(part, "estimate", unit, watch.micros(lambda: quick.quick(request, "b", "gpt-4.1"))),
+    ]
+    if tokenizer.installed():
+        encoding = tokenizer.load("o200k_base")
+        texts = [f"{number} {text}" for number, text in enumerate(content_of(request, family_of("gpt-4.1")).texts)]
+
+        def fresh() -> None:
+            for _ in tokenizer.Tokenizer(encoding).steps(texts):
+                pass
+
+        found.append(MicroFigure(part, "tokenizer, all texts new", unit, watch.micros(fresh)))
+        known = Meter()
+        known.load("o200k_base")
+        found.append(MicroFigure(part, "tokenizer, all texts known", unit, watch.micros(partial(counted, known))))
+    return found
+
+
 def run(seconds: float) -> Sequence[MicroFigure]:
     """All figures; `seconds` is spent on each."""
     watch = Stopwatch(seconds)
     found: list[MicroFigure] = []
     for name in dialects.NAMES:
         found += _dialect_figures(dialects.get(name), watch)
-    return found + _room_figures(watch)
+    return found + _edit_precision_figures(watch) + _room_figures(watch)

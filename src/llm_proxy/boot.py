@@ -11,6 +11,7 @@ import os
 import secrets as random
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from llm_proxy.config.watch import FileWatch
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features.order import Needs, rooms
+from llm_proxy.features.rate_limits import Counts
 from llm_proxy.option_groups import GROUPS
 from llm_proxy.routing.keyring import Keyring
 from llm_proxy.server.access import Access, BrowserGuard, ClientKey, is_loopback
@@ -94,6 +96,7 @@ class House:
         self._logs: dict[Path, SessionLog] = {}
         self._seal_key = _seal_key(self.data_dir)
         self._keyring = Keyring(time.monotonic)
+        self._counts = Counts(time.monotonic)
         self._health = HealthChecks(False)
         self._turn = asyncio.Lock()
         self.running = Running()
@@ -207,7 +210,9 @@ class House:
         log = None
         if directory is not None:
             log = self._logs.get(directory) or self._logs.setdefault(directory, SessionLog(directory))
-        return Needs(settings=settings, usage=usage, log=log, clean=lambda text: scrub(text, hidden))
+        return Needs(
+            settings=settings, usage=usage, log=log, clean=lambda text: scrub(text, hidden), counts=self._counts
+        )
 
     def _access(self, auth: AuthOptions) -> Access:
         keys = [ClientKey(key.name, key.secret) for key in auth.api_keys]
@@ -237,7 +242,7 @@ class House:
             changed = changed_paths(self.settings, settings)
             for warning in settings.warnings:
                 if warning not in self.settings.warnings:
-                    _LOG.warning("%s", warning)
+                    _LOG.log(logging.ERROR if ": ERROR: " in warning else logging.WARNING, "%s", warning)
             for line in settings.needs_restart:
                 _LOG.warning("a restart is needed for %s", line)
             self._put_in_force(settings)
@@ -266,6 +271,8 @@ class House:
         """Begins what runs beside the requests: the watch over files, the clean-up of sessions. Needs the event loop."""
         self._watch_files()
         self._sweep_later()
+        if (room := self.gateway.context_window) is not None:
+            threading.Thread(target=room.load, name="vocabulary", daemon=True).start()
 
     def _watch_files(self) -> None:
         wanted = self.settings.get(ServerOptions).config_watch

@@ -19,9 +19,16 @@ from llm_proxy.config.groups import (
     ServerOptions,
     UsageOptions,
 )
+from llm_proxy.config.identity import IdentityOptions
 from llm_proxy.config.options import OptionGroup
+from llm_proxy.features.context_window import ContextWindowOptions
+from llm_proxy.features.edit_precision import EditPrecisionOptions
 from llm_proxy.features.loop_options import LoopDetectionOptions, ToolCallLoopOptions
+from llm_proxy.features.planning_phase import PlanningOptions
+from llm_proxy.features.rate_limits import RateLimitOptions
+from llm_proxy.features.reasoning_aliases import ReasoningAliasOptions
 from llm_proxy.features.session_sampling import SamplingOptions
+from llm_proxy.features.thinking_budget import ThinkingBudgetOptions
 from llm_proxy.routing.options import ChoiceOptions
 from llm_proxy.sessions.options import AgentOptions, SessionOptions
 
@@ -35,10 +42,17 @@ GROUPS: Final[tuple[type[OptionGroup], ...]] = (
     CommandOptions,
     SessionOptions,
     AgentOptions,
+    ContextWindowOptions,
     LoopDetectionOptions,
     ToolCallLoopOptions,
     ResponsesOptions,
     SamplingOptions,
+    EditPrecisionOptions,
+    PlanningOptions,
+    ThinkingBudgetOptions,
+    ReasoningAliasOptions,
+    IdentityOptions,
+    RateLimitOptions,
     LoggingOptions,
     UsageOptions,
     InternalApiOptions,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from llm_proxy.commands import grammar, registry
-from llm_proxy.commands.desk import BackendFacts, Choice, CommandError, RestingKey, RouteFacts
+from llm_proxy.commands.desk import BackendFacts, Choice, CommandError, Outlook, RestingKey, RouteFacts
 from llm_proxy.config.chat_keys import ChatKeys
 from llm_proxy.config.options import Option
 from llm_proxy.option_groups import GROUPS
@@ -41,7 +41,9 @@ class PlainDesk:
         self.refused_urls: dict[str, str] = {}
         self.allowed_directory = ""
         self.resting: list[RestingKey] = []
+        self.ahead = Outlook(())
         self.window = 0
+        self.mode_effects: dict[str, str] = {}
         self.rule = "requested model, default back-end"
 
     @property
@@ -84,6 +86,12 @@ class PlainDesk:
     def choice(self) -> Choice:
         values = self.session.values
         return Choice(values.get("backend", self.default_backend), values.get("model", ""), self.rule)
+
+    def outlook(self) -> Outlook:
+        return self.ahead
+
+    def mode_effect(self, mode: str) -> str:
+        return self.mode_effects.get(mode, "")
 
     def context_window(self) -> int:
         return self.window

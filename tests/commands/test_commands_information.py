@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.commands import registry
-from llm_proxy.commands.desk import RestingKey
+from llm_proxy.commands.desk import Outlook, RestingKey
 from llm_proxy.commands.spelling import distance
 from tests.commands.desk import BACKENDS, KEYS, PlainDesk, fail, run
 from tests.support.shared import SHARED, needs_shared
@@ -131,6 +131,16 @@ class TestStatus:
         said = run(desk, "!/status")
         assert "openai#2" in said
         assert "12 s" in said
+
+    def test_attempts_are_shown_in_order_and_what_is_left_out_with_the_reason(self, desk: PlainDesk) -> None:
+        desk.ahead = Outlook(("openai:m with key a", "openai:m with key b"), ("gemini:g with key c: cooling for 12 s, 429",))
+        said = run(desk, "!/status")
+        assert "Attempts in order: openai:m with key a, then openai:m with key b\n" in said
+        assert "Left out now: gemini:g with key c: cooling for 12 s, 429\n" in said
+
+    def test_a_long_list_of_attempts_is_cut(self, desk: PlainDesk) -> None:
+        desk.ahead = Outlook(tuple(f"b:m{number}" for number in range(9)))
+        assert "then b:m5 and 3 more" in run(desk, "!/status")
 
     def test_without_usage_there_are_zeros(self, desk: PlainDesk) -> None:
         said = run(desk, "!/status")

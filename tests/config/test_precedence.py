@@ -14,6 +14,8 @@ from llm_proxy.config import Option, Saved, load_settings
 from llm_proxy.option_groups import GROUPS
 
 OPTIONS = [option for group in GROUPS for option in group.options if option.path and not option.keyed]
+# What such an option names must exist; an empty file says nothing of whatever it is about.
+EMPTY_FILES = [str(Path(__file__).with_name("__init__.py")), str(Path(__file__).parents[1] / "__init__.py")]
 RANKS = ("flag", "set", "env", "generic", "saved", "file")
 
 
@@ -30,6 +32,20 @@ def texts(option: Option) -> st.SearchStrategy[str]:
         return st.sampled_from(["/a", "/b", "/c/d"])
     if option.path in {"auth.allowed_origins", "allowed_redirect_origins"}:
         return st.sampled_from(["https://a.test", "http://b.test:8080"])
+    if option.path.startswith("identity.") and option.path.endswith(".mode"):
+        # Mode `override` alone is refused: it needs a value.
+        return st.sampled_from(["default", "passthrough"])
+    if option.path == "session.planning_phase.enabled":
+        # True alone is refused: it needs a strong model.
+        return st.just("false")
+    if option.path in {"thinking_budget", "session.planning_phase.overrides.thinking_budget"}:
+        return st.sampled_from(["-1", "0", "128", "65536"])
+    if option.path == "reasoning_alias_settings":
+        return st.sampled_from(['[{"model":"a*","modes":{}}]', '[{"model":"b","modes":{}}]'])
+    if option.path == "model_aliases":
+        return st.sampled_from(['[{"pattern":"^a(.*)","replacement":"b"}]', '[{"pattern":"c","replacement":"openai:d"}]'])
+    if option.content is not None:
+        return st.sampled_from(EMPTY_FILES)
     low = int(kind.minimum if kind.minimum is not None else (kind.above or 0) + 1)
     match kind.base:
         case "bool":
@@ -54,6 +70,8 @@ def native(option: Option, text: str) -> Any:
             return text == "true"
         case "int" | "float":
             return int(text)
+        case "records":
+            return msgspec.json.decode(text)
         case _:
             return text
 
@@ -68,7 +86,7 @@ def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data:
         values = {rank: data.draw(texts(option)) for rank in data.draw(st.sets(st.sampled_from(RANKS)))}
     if not option.env:
         values.pop("env", None)
-    if not (option.flags or option.off_flags):
+    if not (option.flags or option.off_flags) or option.kind.base == "records":  # a flag gives one record, in a form of its own
         values.pop("flag", None)
     argv: list[str] = []
     environ = {"HOME": str(tmp_path)}

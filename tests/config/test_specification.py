@@ -12,10 +12,12 @@ from typing import Final
 import msgspec
 import pytest
 
+from llm_proxy import __version__
 from llm_proxy.config import Option
 from llm_proxy.config.backends import BUILT_IN, BackendOptions
 from llm_proxy.config.chat_keys import canonical
-from llm_proxy.config.maps import RouteOptions
+from llm_proxy.config.maps import RateLimitEntryOptions, RouteOptions
+from llm_proxy.config.rate_limits import STANDS_FOR
 from llm_proxy.option_groups import GROUPS
 from tests.support.shared import SHARED
 
@@ -37,9 +39,6 @@ LATER: Final = {
     "backends.gemini-cli-cloud-project.gcp_project_id": "BE-17",
     "backends.gemini-cli-cloud-project.credentials_path": "BE-17",
     "backends.gemini-cli-acp.project_dir": "BE-18",
-    "static_route": "RT-04",
-    "force_model": "RT-05",
-    "model_aliases": "RT-06",
     "loop_detection.shadow": "RSP-01",
     "loop_detection.buffer_size": "RSP-01",
     "loop_detection.min_pattern_length": "RSP-01",
@@ -74,43 +73,10 @@ LATER: Final = {
     "session.dangerous_command_steering_message": "RSP-12",
     "dangerous_commands.allow": "RSP-12",
     "dangerous_commands.deny": "RSP-12",
-    "thinking_budget": "REQ-01",
-    "reasoning_alias_settings": "REQ-03",
-    "reasoning_aliases_path": "REQ-03",
-    "edit_precision.enabled": "REQ-04",
-    "edit_precision.temperature": "REQ-04",
-    "edit_precision.min_top_p": "REQ-04",
-    "edit_precision.override_top_p": "REQ-04",
-    "edit_precision.target_top_k": "REQ-04",
-    "edit_precision.override_top_k": "REQ-04",
-    "edit_precision.exclude_agents_regex": "REQ-04",
-    "edit_precision.patterns_path": "REQ-04",
-    "session.planning_phase.enabled": "REQ-05",
-    "session.planning_phase.strong_model": "REQ-05",
-    "session.planning_phase.max_turns": "REQ-05",
-    "session.planning_phase.max_file_writes": "REQ-05",
-    "session.planning_phase.overrides.temperature": "REQ-05",
-    "session.planning_phase.overrides.top_p": "REQ-05",
-    "session.planning_phase.overrides.reasoning_effort": "REQ-05",
-    "session.planning_phase.overrides.thinking_budget": "REQ-05",
-    "force_context_window": "REQ-07",
-    "context_window_enforcement": "REQ-07",
     "session.pytest_compression_enabled": "REQ-06",
     "session.pytest_compression_min_lines": "REQ-06",
     "rewriting.enabled": "REQ-08",
     "rewriting.config_path": "REQ-08",
-    "identity.title.mode": "REQ-09",
-    "identity.title.override_value": "REQ-09",
-    "identity.title.default_value": "REQ-09",
-    "identity.title.passthrough_name": "REQ-09",
-    "identity.url.mode": "REQ-09",
-    "identity.url.override_value": "REQ-09",
-    "identity.url.default_value": "REQ-09",
-    "identity.url.passthrough_name": "REQ-09",
-    "identity.user_agent.mode": "REQ-09",
-    "identity.user_agent.override_value": "REQ-09",
-    "identity.user_agent.default_value": "REQ-09",
-    "identity.user_agent.passthrough_name": "REQ-09",
     "redact_api_keys_in_prompts": "OPS-04",
     "redaction.patterns": "OPS-04",
     "logging.max_size_mb": "OPS-13",
@@ -134,8 +100,6 @@ LATER: Final = {
     "audit.enabled": "OPS-09",
     "audit.file": "OPS-09",
     "audit.retention_days": "OPS-09",
-    "rate_limits.<key>.limit": "OPS-12",
-    "rate_limits.<key>.time_window": "OPS-12",
     "response_cache.enabled": "OPS-15",
     "response_cache.ttl": "OPS-15",
     "response_cache.max_entries": "OPS-15",
@@ -145,10 +109,6 @@ LATER: Final = {
 """Paths and chat keys of rows whose feature is not built yet -> its id."""
 
 LATER_OF_A_BACK_END: Final = {
-    "identity": "REQ-09",
-    "static_route": "RT-04",
-    "fallback": "RT-07",
-    "rate_limit": "OPS-12",
     "token_path": "BE-15",
     "oauth_client_id": "BE-16",
     "oauth_client_secret": "BE-16",
@@ -167,6 +127,9 @@ LATER_OF_A_BACK_END: Final = {
 ELSEWHERE: Final = {
     "model_defaults": "CFG-10 describes it in words",
     "failover_routes": "its row names the entries",
+    "rate_limits": "its row names the entries",
+    "default_rate_limit": "its row names it beside what it stands for",
+    "default_rate_window": "its row names it beside what it stands for",
     "!/set(reasoning-mode)": "CMD-17 describes it in words",
 }
 """Declared, but no row of a table."""
@@ -248,13 +211,12 @@ def rows() -> list[Row]:
             continue
         cell = {name.split(" (")[0]: text for name, text in zip(head, row, strict=True)}
         aliases, paths = inside_and_outside(cell["YAML path"])
-        _, env = inside_and_outside(cell["Environment"])
         found.append(
             Row(
                 title=cell["Option"],
                 paths=tuple(part for path in quoted(paths) for part in expand(path)),
                 aliases=quoted(aliases),
-                env=quoted(env),
+                env=quoted(cell["Environment"]),
                 flags=tuple(flag.split(" ")[0] for flag in quoted(cell["CLI"])),
                 chat=tuple(in_chat(cell.get("In chat", ""))),
                 type=next(text for name, text in cell.items() if name.startswith("Type")),
@@ -270,7 +232,7 @@ def declared() -> dict[str, Option]:
 needs_page = pytest.mark.skipif(PAGE is None or not PAGE.is_file(), reason=WHY_SKIPPED)
 ROWS: Final = rows() if PAGE is not None and PAGE.is_file() else []
 
-ENTRIES: Final = ("backends.<id>.", "failover_routes.<name>.")
+ENTRIES: Final = ("backends.<id>.", "failover_routes.<name>.", "rate_limits.<key>.")
 """Beginnings of paths that belong to an entry of a map, not to an option of its own."""
 
 
@@ -374,14 +336,25 @@ def test_entries_of_routes() -> None:
     assert RouteOptions.options[0].kind.spellings == {"ordered": "m"}
 
 
+@needs_page
+def test_entries_of_rate_limits() -> None:
+    row = next(row for row in ROWS if row.paths and row.paths[0].startswith("rate_limits."))
+    entries = {option.path: option for option in RateLimitEntryOptions.options}
+    assert {path.removeprefix("rate_limits.<key>.") for path in row.paths} == entries.keys()
+    assert entries["time_window"].default == 60 and "window 60" in row.type
+    assert STANDS_FOR.keys() == set(row.aliases)
+    assert {name for alias in row.aliases for name in declared()[alias].env} == set(row.env)
+
+
 BASES: Final = {
     "int": {"int"},
     "float": {"float"},
     "bool": {"bool"},
     "str": {"str", "choice"},
     "url": {"url", "str"},
-    "path": {"path"},
-    "list": {"list", "keys"},
+    # Records stand in the row of the file that may hold them instead.
+    "path": {"path", "records"},
+    "list": {"list", "keys", "records"},
     "id": {"str"},
 }
 NUMBER: Final = r"(-?\d+(?:\.\d+)?)"
@@ -392,7 +365,7 @@ def disagreements(option: Option, text: str) -> Iterator[str]:
     kind = option.kind
     word = re.match(r"[a-z]+", text)
     if word and word[0] in BASES and kind.base not in BASES[word[0]]:
-        alternative = re.match(r"[a-z]+ or [a-z]+|str, list|bool true; int", text)
+        alternative = re.match(r"[a-z]+ or [a-z]+|str, list|bool true; int|int none; bool", text)
         if alternative is None:
             yield f"type {kind.base}"
     if kind.base in {"int", "float"} and len(option.path) and not re.search(r";|/", text):
@@ -417,11 +390,14 @@ def disagreements(option: Option, text: str) -> Iterator[str]:
             ):
                 yield f"default {default:g}"
         case str() as default:
-            if kind.base == "choice" and not text.rstrip("` ").endswith(default) and f"; {default}" not in text:
+            text = text.replace("<version>", __version__)
+            stated = text.rstrip("` ").endswith(default) or f"; {default}" in text or f"`{default}`, " in text
+            if kind.base == "choice" and not stated:
                 yield f"default {default}"
             if kind.base == "str" and default not in text and "format" not in option.path:
                 yield f"default {default}"
-    if kind.base == "choice":
+    if kind.base == "choice" and not text.startswith("as in "):  # the overrides of the planning phase: see their own test
         for choice in kind.choices:
-            if choice not in text and "back-end table" not in text:
+            # The modes of an identity are named in its paragraph (REQ-09).
+            if choice not in text and "back-end table" not in text and not option.path.startswith("identity."):
                 yield f"choice {choice}"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llm_proxy import dialects
 from llm_proxy.dialects.base import Opening
+from llm_proxy.dialects.openings import MOST_RECENT
 from llm_proxy.wire.json import read_document
 from tests.support.shared import client_requests, needs_shared
 
@@ -293,9 +294,17 @@ _MEMBERS = [
     "output_config",
     "extra_body",
     "max_tokens",
+    "output",
+    "functionResponse",
+    "response",
 ]
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["user", "system", "text", "<a>", ""]),
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from(
+        ["user", "system", "assistant", "model", "tool_result", "function_call_output", "text", "<a>", ""]
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_MEMBERS), inner, max_size=4),
     max_leaves=20,
 )
@@ -308,7 +317,7 @@ def test_no_shape_makes_it_fail_and_nothing_is_changed(dialect: str, body: dict[
     before = copy.deepcopy(document.value)
     found = dialects.get(dialect).read_opening(document)
     assert document.value == before
-    texts = (*found.system, *found.first_user, *found.last_user, *found.tools)
+    texts = (*found.system, *found.first_user, *found.last_user, *found.tools, *found.recent)
     assert "" not in texts
     assert {type(text) for text in texts} <= {str}
 
@@ -320,5 +329,148 @@ def test_every_recorded_request_has_a_first_user_text_and_its_tools() -> None:
             continue
         found = read(request.protocol, request.body)
         assert found.first_user, request.file
+        assert found.recent or request.scenario == "tool", request.file
+        said = json.dumps(request.body)
+        signs = ('"role": "assistant"', '"role": "model"', '"type": "function_call"', '"type": "custom_tool_call"')
+        assert found.answered == any(sign in said for sign in signs), request.file
         assert bool(found.tools) == bool(request.body.get("tools")), request.file
         assert found == dialects.get(request.protocol).read_opening(read_document(json.dumps(request.body).encode()))
+
+
+# What came after the last turn of the assistant
+
+ANSWER = {"role": "assistant", "content": "ok"}
+RECENT: list[tuple[str, dict[str, Any], tuple[str, ...], bool]] = [
+    ("openai-chat", {"messages": [user("a")]}, ("a",), False),
+    ("openai-chat", {"messages": [{"role": "system", "content": "s"}, user("a"), user("b")]}, ("a", "b"), False),
+    (
+        "openai-chat",
+        {
+            "messages": [
+                user("a"),
+                {"role": "assistant", "content": None, "tool_calls": []},
+                {"role": "tool", "tool_call_id": "1", "content": "r1"},
+                {"role": "tool", "tool_call_id": "2", "content": [{"type": "text", "text": "r2"}]},
+                {"role": "system", "content": "note"},
+                {"role": "function", "name": "f", "content": "r3"},
+                user([{"type": "text", "text": "b"}, {"type": "image_url", "image_url": {"url": "data:,"}}]),
+            ]
+        },
+        ("r1", "r2", "r3", "b"),
+        True,
+    ),
+    ("openai-chat", {"messages": [user("a"), ANSWER]}, (), True),
+    ("openai-responses", {"input": "a"}, ("a",), False),
+    ("openai-responses", {"input": "a", "previous_response_id": "resp_1"}, ("a",), True),
+    (
+        "openai-responses",
+        {
+            "input": [
+                user("a"),
+                {"type": "reasoning", "id": "rs", "summary": []},
+                {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"},
+                {"type": "custom_tool_call", "name": "g", "input": "x", "call_id": "2"},
+                {"type": "function_call_output", "call_id": "1", "output": "r1"},
+                {"type": "custom_tool_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "r2"}]},
+                {"type": "message", "role": "developer", "content": "note"},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "b"}]},
+            ]
+        },
+        ("r1", "r2", "b"),
+        True,
+    ),
+    (
+        "openai-responses",
+        {
+            "input": [
+                {"type": "item_reference", "id": "msg_1"},
+                {"type": "shell_call_output", "call_id": "1", "output": [{"stdout": "out", "stderr": "err"}]},
+            ]
+        },
+        ("out", "err"),
+        True,
+    ),
+    (
+        "openai-responses",
+        {
+            "input": [{"type": "function_call_output", "call_id": "1", "output": "r"}],
+            "previous_response_id": "resp_1",
+        },
+        ("r",),
+        True,
+    ),
+    (
+        "anthropic-messages",
+        {
+            "messages": [
+                user("a"),
+                ANSWER,
+                user(
+                    [
+                        {"type": "tool_result", "tool_use_id": "1", "content": "r1"},
+                        {"type": "tool_result", "tool_use_id": "2", "content": [{"type": "text", "text": "r2"}]},
+                        {"type": "tool_result", "tool_use_id": "3"},
+                        {"type": "text", "text": "b"},
+                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
+                    ]
+                ),
+                {"role": "system", "content": "environment"},
+            ]
+        },
+        ("r1", "r2", "b"),
+        True,
+    ),
+    ("anthropic-messages", {"messages": [user("a")]}, ("a",), False),
+    (
+        "gemini",
+        {
+            "contents": [
+                {"parts": [{"text": "a"}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]},
+                {
+                    "role": "user",
+                    "parts": [
+                        {"functionResponse": {"name": "f", "response": {"output": "r1", "more": {"error": ["r2", 5]}}}},
+                        {"function_response": {"name": "g", "response": {"result": "r3"}}},
+                        {"text": "b"},
+                    ],
+                },
+                {"parts": {"text": "c"}},
+            ]
+        },
+        ("r1", "r2", "r3", "b", "c"),
+        True,
+    ),
+    ("gemini", {"contents": "a"}, ("a",), False),
+]
+
+
+@pytest.mark.parametrize(("dialect", "body", "recent", "answered"), RECENT)
+def test_what_came_after_the_last_assistant_turn(
+    dialect: str, body: Any, recent: tuple[str, ...], answered: bool
+) -> None:
+    found = read(dialect, body)
+    assert (found.recent, found.answered) == (recent, answered)
+
+
+@pytest.mark.parametrize("dialect", dialects.NAMES)
+def test_of_very_long_texts_the_newest_are_given(dialect: str) -> None:
+    long, newest = "x" * MOST_RECENT, "newest"
+    bodies: dict[str, Any] = {
+        "openai-chat": {"messages": [user("old"), user(long), user(newest)]},
+        "openai-responses": {"input": [user("old"), user(long), user(newest)]},
+        "anthropic-messages": {"messages": [user("old"), user(long), user(newest)]},
+        "gemini": {"contents": [{"parts": [{"text": text}]} for text in ("old", long, newest)]},
+    }
+    recent = read(dialect, bodies[dialect]).recent
+    assert recent[-1] == newest
+    assert sum(map(len, recent)) == MOST_RECENT
+    assert "old" not in recent
+
+
+def test_a_tool_result_nested_without_end_gives_nothing() -> None:
+    nested: Any = "text"
+    for _ in range(60):
+        nested = {"more": nested}
+    body = {"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f", "response": nested}}]}]}
+    assert read("gemini", body).recent == ()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -12,61 +12,29 @@ from llm_proxy import dialects
 from llm_proxy.conversation.request import Reasoning, Request
 from llm_proxy.dialects.base import Target
 from llm_proxy.dialects.capabilities import lookup
-from llm_proxy.features.exchange import ExchangeView
+from llm_proxy.features.reasoning_aliases import ReasoningAliases
 from llm_proxy.features.session_sampling import SessionSampling
-from llm_proxy.sessions.session import Session
 from llm_proxy.wire import json as wire_json
+from tests.features import shaping
+from tests.features.shaping import (
+    ANTHROPIC,
+    ASKED_LOW,
+    CHAT,
+    DIALECTS,
+    GEMINI,
+    PLAIN,
+    REASONING,
+    RESPONSES,
+    asked,
+    heat_of,
+    thinking_of,
+    top_p_of,
+    view,
+    with_heat,
+)
 
-CHAT, RESPONSES, ANTHROPIC, GEMINI = "openai-chat", "openai-responses", "anthropic-messages", "gemini"
-DIALECTS = (CHAT, RESPONSES, ANTHROPIC, GEMINI)
-# A model that takes sampling values and one that reasons, for each dialect of a provider.
-PLAIN = {CHAT: "gpt-4o", RESPONSES: "gpt-4o", ANTHROPIC: "claude-3-5-haiku", GEMINI: "gemini-2.0-flash"}
-REASONING = {CHAT: "gpt-5.5", RESPONSES: "gpt-5.5", ANTHROPIC: "claude-sonnet-4-5", GEMINI: "gemini-2.5-flash"}
-
-ROOM = SessionSampling()
-
-
-def asked(dialect: str, **more: Any) -> bytes:
-    """A client's smallest request."""
-    bodies: dict[str, dict[str, Any]] = {
-        CHAT: {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
-        RESPONSES: {"model": "m", "input": "hi"},
-        ANTHROPIC: {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": "hi"}]},
-        GEMINI: {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]},
-    }
-    return json.dumps({**bodies[dialect], **more}).encode()
-
-
-def view(values: dict[str, Any]) -> ExchangeView:
-    session = Session(id="s", scope="k", created=0, last_used=0, values=values)
-    return cast(ExchangeView, SimpleNamespace(session=session))
-
-
-def sent(body: bytes, client: str, upstream: str, model: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What the provider gets, made as the proxy makes it: whole for another dialect, as a change of the client's bytes for its own."""
-    writer = dialects.get(upstream)
-    target = Target(model=model, capabilities=lookup(upstream, model))
-    read = dialects.get(client).read_request(body, "m" if client == GEMINI else "")
-    request = ROOM.on_attempt(view(values), read)
-    written = writer.write_request(request, target).body
-    if client != upstream:
-        return json.loads(json.dumps(written))
-    before = writer.write_request(read, target).body
-    return json.loads(wire_json.rewrite(writer.retarget(body, target), before, written))
-
-
-def heat_of(dialect: str, body: dict[str, Any]) -> Any:
-    return (body.get("generationConfig", {}) if dialect == GEMINI else body).get("temperature")
-
-
-def top_p_of(dialect: str, body: dict[str, Any]) -> Any:
-    return body.get("generationConfig", {}).get("topP") if dialect == GEMINI else body.get("top_p")
-
-
-def with_heat(dialect: str, value: float) -> bytes:
-    return asked(
-        dialect, **({"generationConfig": {"temperature": value}} if dialect == GEMINI else {"temperature": value})
-    )
+ROOM = SessionSampling(ReasoningAliases(()))
+sent = partial(shaping.sent, rooms=[ROOM])
 
 
 # Cost
@@ -224,13 +192,9 @@ def test_an_effort_becomes_the_targets_own_form(client: str) -> None:
     newer = sent(asked(client), client, ANTHROPIC, "claude-opus-4-7", values)
     assert newer["thinking"]["type"] == "adaptive"
     assert newer["output_config"]["effort"] == "high"
-    assert _thinking(sent(asked(client), client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == 24576
-    assert _thinking(sent(asked(client), client, GEMINI, "gemini-3-pro", values))["thinkingLevel"] == "HIGH"
+    assert thinking_of(sent(asked(client), client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == 24576
+    assert thinking_of(sent(asked(client), client, GEMINI, "gemini-3-pro", values))["thinkingLevel"] == "HIGH"
     assert sent(asked(client), client, CHAT, "deepseek-v4", values)["thinking"] == {"type": "enabled"}
-
-
-def _thinking(body: dict[str, Any]) -> dict[str, Any]:
-    return body["generationConfig"]["thinkingConfig"]
 
 
 @pytest.mark.parametrize("client", DIALECTS)
@@ -240,7 +204,7 @@ def test_maximum_is_max_or_the_models_highest(client: str, word: str) -> None:
     assert sent(asked(client), client, CHAT, "gpt-5.6", values)["reasoning_effort"] == "max"
     assert sent(asked(client), client, CHAT, "o3", values)["reasoning_effort"] == "high"
     assert sent(asked(client), client, RESPONSES, "o3", values)["reasoning"]["effort"] == "high"
-    assert _thinking(sent(asked(client), client, GEMINI, "gemini-3-pro", values))["thinkingLevel"] == "HIGH"
+    assert thinking_of(sent(asked(client), client, GEMINI, "gemini-3-pro", values))["thinkingLevel"] == "HIGH"
 
 
 @pytest.mark.parametrize("upstream", DIALECTS)
@@ -257,7 +221,7 @@ def test_none_is_an_explicit_off_or_no_thinking_field(client: str, values: dict[
     assert "reasoning_effort" not in sent(asked(client), client, CHAT, "gpt-4o", values)
     assert sent(asked(client), client, RESPONSES, "gpt-5.5", values)["reasoning"] == {"effort": "none"}
     assert "thinking" not in sent(asked(client), client, ANTHROPIC, "claude-sonnet-4-5", values)
-    assert _thinking(sent(asked(client), client, GEMINI, "gemini-2.5-flash", values)) == {"thinkingBudget": 0}
+    assert thinking_of(sent(asked(client), client, GEMINI, "gemini-2.5-flash", values)) == {"thinkingBudget": 0}
 
 
 def test_a_budget_says_more_than_an_effort_and_becomes_one_where_only_efforts_are_understood() -> None:
@@ -274,16 +238,9 @@ def test_a_budget_says_more_than_an_effort_and_becomes_one_where_only_efforts_ar
 
 def test_a_budget_of_minus_one_lets_gemini_decide() -> None:
     assert (
-        _thinking(sent(asked(CHAT), CHAT, GEMINI, "gemini-2.5-flash", {"thinking-budget": -1}))["thinkingBudget"] == -1
+        thinking_of(sent(asked(CHAT), CHAT, GEMINI, "gemini-2.5-flash", {"thinking-budget": -1}))["thinkingBudget"]
+        == -1
     )
-
-
-ASKED_LOW: dict[str, dict[str, Any]] = {
-    CHAT: {"reasoning_effort": "low"},
-    RESPONSES: {"reasoning": {"effort": "low"}},
-    ANTHROPIC: {"thinking": {"type": "enabled", "budget_tokens": 2048}, "max_tokens": 9000},
-    GEMINI: {"generationConfig": {"thinkingConfig": {"thinkingBudget": 2048}}},
-}
 
 
 @pytest.mark.parametrize("upstream", DIALECTS)
@@ -305,7 +262,7 @@ def test_a_mode_replaces_the_requests_reasoning(client: str, mode: str, budget: 
     assert sent(asks, client, RESPONSES, "gpt-5.5", values)["reasoning"]["effort"] == mode
     assert sent(asks, client, ANTHROPIC, "claude-sonnet-4-5", values)["thinking"]["budget_tokens"] == budget
     gemini = {"high": 24576, "medium": 8192, "low": 1024}[mode]
-    assert _thinking(sent(asks, client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == gemini
+    assert thinking_of(sent(asks, client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == gemini
 
 
 @pytest.mark.parametrize("client", DIALECTS)
@@ -314,7 +271,7 @@ def test_the_no_think_mode_switches_off_what_the_request_asked_for(client: str) 
     values = {"reasoning-mode": "none"}
     assert "thinking" not in sent(asks, client, ANTHROPIC, "claude-sonnet-4-5", values)
     assert sent(asks, client, CHAT, "gpt-5.5", values)["reasoning_effort"] == "none"
-    assert _thinking(sent(asks, client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == 0
+    assert thinking_of(sent(asks, client, GEMINI, "gemini-2.5-flash", values))["thinkingBudget"] == 0
 
 
 def test_an_effort_is_a_gap_where_a_request_only_says_that_it_wants_to_see_reasoning() -> None:
@@ -328,7 +285,7 @@ def test_an_effort_is_a_gap_where_a_request_only_says_that_it_wants_to_see_reaso
 
 def test_excluded_reasoning_is_made_but_not_shown() -> None:
     values = {"reasoning": {"effort": "high", "exclude": True}}
-    assert _thinking(sent(asked(CHAT), CHAT, GEMINI, "gemini-2.5-flash", values)) == {"thinkingBudget": 24576}
+    assert thinking_of(sent(asked(CHAT), CHAT, GEMINI, "gemini-2.5-flash", values)) == {"thinkingBudget": 24576}
     body = sent(asked(CHAT), CHAT, ANTHROPIC, "claude-opus-4-7", values)
     assert body["thinking"] == {"type": "adaptive", "display": "omitted"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_proxy.config.kinds import NamedKey
-from llm_proxy.routing.keyring import Keyring
+from llm_proxy.routing.keyring import Keyring, Thread
 from llm_proxy.wire.secrets import Secret
 from tests.backends.settings import named_keys
 
@@ -32,7 +32,12 @@ A, B, C = KEYS = named_keys("a", "b", "c")
 
 
 def starts(keyring: Keyring, count: int, policy: str = "round-robin", session: str = "") -> str:
-    return "".join(keyring.rotate("x", KEYS, policy, model="m", session=session)[0].name for _ in range(count))
+    thread = Thread(session)
+    return "".join(keyring.rotate("x", KEYS, policy, model="m", thread=thread)[0].name for _ in range(count))
+
+
+def turn(keyring: Keyring, thread: Thread, policy: str = "round-robin") -> str:
+    return keyring.rotate("x", KEYS, policy, model="m", thread=thread)[0].name
 
 
 # ---- rotation
@@ -77,8 +82,58 @@ def test_a_sticky_session_moves_on_when_its_key_cools(keyring: Keyring, clock: C
 
 def test_sessions_are_forgotten_before_they_fill_the_memory(keyring: Keyring) -> None:
     for number in range(10_050):
-        keyring.rotate("x", KEYS, "sticky", model="m", session=str(number))
-    assert len(keyring._held) == 10_000
+        keyring.rotate("x", KEYS, "sticky", model="m", thread=Thread(str(number), f"{number} a"))
+    assert len(keyring._held) == 20_000
+
+
+# ---- the key that holds a conversation's prompt cache
+
+BEGINS, CONTINUES = Thread("s", "s1"), Thread("s", "s1", continues=True)
+
+
+def test_a_conversation_stays_at_the_key_that_it_began_with(keyring: Keyring) -> None:
+    assert turn(keyring, BEGINS) == "a"
+    assert [turn(keyring, CONTINUES) for _ in range(99)] == ["a"] * 99
+
+
+def test_new_conversations_are_dealt_in_turn_also_in_one_session(keyring: Keyring) -> None:
+    assert [turn(keyring, Thread("s", str(number))) for number in range(6)] == list("abcabc")
+
+
+def test_another_conversation_of_the_session_moves_nothing(keyring: Keyring) -> None:
+    turn(keyring, BEGINS)
+    assert turn(keyring, Thread("s", "sub-agent")) == "b"
+    assert turn(keyring, CONTINUES) == "a"
+    assert turn(keyring, Thread("s", "sub-agent", continues=True)) == "b"
+
+
+def test_an_errand_without_names_moves_nothing(keyring: Keyring) -> None:
+    turn(keyring, BEGINS)
+    assert turn(keyring, Thread()) == "b"
+    assert turn(keyring, CONTINUES) == "a"
+
+
+def test_a_shortened_conversation_is_found_by_its_session(keyring: Keyring) -> None:
+    turn(keyring, BEGINS)
+    assert turn(keyring, Thread("s", "begins otherwise now", continues=True)) == "a"
+
+
+def test_a_conversation_moves_on_when_its_key_rests_and_stays_where_it_was_answered(
+    keyring: Keyring, clock: Clock
+) -> None:
+    turn(keyring, BEGINS)
+    keyring.cool("x", "m", A, 429, 10)
+    assert turn(keyring, CONTINUES) == "b"
+    keyring.succeed("x", "m", C, CONTINUES)  # b failed too, c answered
+    clock.now += 11
+    assert [turn(keyring, CONTINUES) for _ in range(3)] == list("ccc")
+
+
+def test_looking_advances_nothing(keyring: Keyring) -> None:
+    for _ in range(3):
+        assert keyring.rotate("x", KEYS, "round-robin", thread=BEGINS, looking=True)[0] is A
+    assert turn(keyring, Thread("t", "t1")) == "a"
+    assert turn(keyring, CONTINUES) == "b", "nobody had begun it"
 
 
 # ---- cooldowns

@@ -41,7 +41,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a provider. `body` is complete JSON in `dialect`; `model` is the provider's name for the
     model.
 
-    `headers`: the dialect's own extra headers (betas, versions) and identity. `loop_guard`: value of the hop
+    `headers`: the dialect's own extra headers (betas, versions). `identity`: the headers of REQ-09 for this client; empty where
+    there is none, then the back end's own. `loop_guard`: value of the hop
     header, sent to custom and loopback URLs only. `key` None: a back end without keys.
     """
 
@@ -51,6 +52,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     action: Action = "generate"
     headers: dict[str, str] = {}
+    identity: dict[str, str] = {}
     key: NamedKey | None = None
     request_id: str = ""
     loop_guard: str = ""

@@ -27,7 +27,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     key, which serves as well models_path   where its catalogue is, below the base address; empty = it has
     none models        the built-in list, when neither configuration nor provider gives one quirks
     members of `Capabilities` that differ for all its models headers       sent with each call unless
-    configuration or identity sets them side_calls    are embeddings and legacy completions forwarded (FE-09)
+    configuration sets them side_calls    are embeddings and legacy completions forwarded (FE-09)
     ceiling       greatest output limit that the provider takes; a larger one is lowered, 0 = none known
     """
 
@@ -100,8 +100,7 @@ ROWS: Final[tuple[Row, ...]] = (
         models=("openrouter/auto",),
         # https://openrouter.ai/docs/api-reference/parameters: `max_tokens`, `top_k`, one `reasoning` object
         # for all models.
-        quirks={"limit_field": "max_tokens", "top_k": True},
-        headers={"http-referer": "http://localhost:8000", "x-title": "LLM Interactive Proxy"},
+        quirks={"limit_field": "max_tokens", "top_k": True, "thinking": "object"},
         side_calls=True,
     ),
     Row(

@@ -12,13 +12,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from llm_proxy import __version__, dialects
+from llm_proxy import dialects
 from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.catalog import AUTH_HEADERS, Row, row_for
 from llm_proxy.backends.models import Catalogue
 from llm_proxy.backends.quirks import compatible_quirks, lesson
 from llm_proxy.backends.transport import CREDENTIAL_HEADERS, Credential, Endpoint, Response, Transport
 from llm_proxy.config.backends import BackendSettings
+from llm_proxy.config.identity import identity_headers
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.dialects.base import ModelInfo
@@ -28,7 +29,6 @@ from llm_proxy.wire.json import replace_member, split_object
 from llm_proxy.wire.secrets import Secret
 from llm_proxy.wire.urls import BaseUrl, Origin, address_class, parse_base_url
 
-USER_AGENT = f"llm-interactive-proxy/{__version__}"
 LOOP_GUARD = "x-llmproxy-loop-guard"
 ANTHROPIC_VERSION = "2023-06-01"
 
@@ -66,6 +66,7 @@ class HttpBackend:
         self._base = _api_root(parse_base_url(settings.base_url or self.row.base_url), self.row.dialect)
         self._own = parse_base_url(self.row.base_url).origin
         self._headers, self._fixed = _split_headers(settings, self._base.origin)
+        self._identity = identity_headers(settings.identity)
         self._guarded = self._base.origin != self._own or _is_loopback(self._base.origin)
         self._capabilities: dict[tuple[str, str, str], Capabilities] = {}
         self._learned: dict[tuple[str, str, str], dict[str, object]] = {}
@@ -252,9 +253,7 @@ class HttpBackend:
             credentials = [msgspec.structs.replace(one, origin=base.origin) for one in stored]
         else:
             credentials = []
-            for name in self._headers:
-                if headers.get(name) == self._headers[name]:
-                    del headers[name]
+            headers = self._call_headers(call, {})
         if not credentials and redirect.credential is not None:
             credentials = [self._credential(redirect.credential, base.origin)]
         if call.loop_guard:
@@ -287,20 +286,24 @@ class HttpBackend:
             raise FaultError(Fault(kind="bad_request", message=message, side="proxy"))
         return base + path
 
-    def _call_headers(self, call: Call) -> dict[str, str]:
+    def _call_headers(self, call: Call, configured: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The weakest first: what the protocol needs, identity, the row's, what is `configured` (the instance's
+        headers, unless the call goes elsewhere), the client's protocol headers.
+        """
+        configured = self._headers if configured is None else configured
         headers = {
             "content-type": "application/json",
             "accept": "text/event-stream" if call.stream else "application/json",
-            "user-agent": USER_AGENT,
+            **(call.identity or self._identity),
         }
         if call.dialect == "anthropic-messages":
             headers["anthropic-version"] = ANTHROPIC_VERSION
         headers |= self.row.headers
-        headers |= self._headers
+        headers |= configured
         for name, value in call.headers.items():
             lower = name.lower()
-            if lower == "anthropic-beta" and lower in self._headers:
-                value = _join_lists(self._headers[lower], value)
+            if lower == "anthropic-beta" and lower in configured:
+                value = _join_lists(configured[lower], value)
             headers[lower] = value
         if self._guarded and call.loop_guard:
             headers[LOOP_GUARD] = call.loop_guard
@@ -313,7 +316,7 @@ class HttpBackend:
         credential = self.credential_for(key)
         headers = {
             "accept": "application/json",
-            "user-agent": USER_AGENT,
+            **self._identity,
             **self.row.headers,
             **self._headers,
         }

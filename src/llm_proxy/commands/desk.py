@@ -50,6 +50,13 @@ class Choice(msgspec.Struct, frozen=True):
     rule: str
 
 
+class Outlook(msgspec.Struct, frozen=True):
+    """What would be attempted for the next message now, in order, and what would not and why; each a phrase for people."""
+
+    attempts: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
 class RestingKey(msgspec.Struct, frozen=True):
     """A key that is left alone: `state` is cooling or disabled, `seconds` from now."""
 
@@ -94,6 +101,11 @@ class Desk(Protocol):
         """Why this client may not use the directory (CMD-14), or ""."""
 
     def choice(self) -> Choice: ...
+
+    def outlook(self) -> Outlook: ...
+
+    def mode_effect(self, mode: str) -> str:
+        """What a reasoning mode does for the model of `choice` where the configuration says so (REQ-03), "" for the built-in meaning."""
 
     def context_window(self) -> int:
         """The context window of the model of `choice`, in tokens; 0 = unknown."""

@@ -11,6 +11,7 @@ from llm_proxy.commands.grammar import Arguments
 from llm_proxy.commands.values import key_of, show
 
 _GROUP: Final = "Information"
+_MOST_SHOWN: Final = 6
 PRODUCT: Final = "LLM Interactive Proxy"
 
 
@@ -43,6 +44,7 @@ def tell_status(desk: Desk, arguments: Arguments | None) -> str:
     lines = [f"Session: {session.id}", f"Next message: {_target(desk)} ({choice.rule})"]
     lines += [f"One-off: {session.one_off}"] if session.one_off else []
     lines += [
+        *_attempts(desk),
         f"Session values: {_values(desk) or 'none'}",
         f"Resting keys of {choice.backend or 'the back-end'}: {_resting(desk, choice.backend) or 'none'}",
         f"Used: {totals.prompt} input and {totals.completion} output tokens in {totals.requests} requests, "
@@ -50,6 +52,19 @@ def tell_status(desk: Desk, arguments: Arguments | None) -> str:
         f"Context: {_context(totals.context, desk.context_window())}",
     ]
     return "\n".join(lines)
+
+
+def _attempts(desk: Desk) -> list[str]:
+    """What is tried, first to last. A list is cut: the page /internal/routing shows all of it."""
+    outlook = desk.outlook()
+    lines = [f"Attempts in order: {_cut(outlook.attempts, ', then ') or 'none'}"]
+    return lines + ([f"Left out now: {_cut(outlook.left_out, '; ')}"] if outlook.left_out else [])
+
+
+def _cut(phrases: tuple[str, ...], between: str) -> str:
+    shown = between.join(phrases[:_MOST_SHOWN])
+    rest = len(phrases) - _MOST_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def _values(desk: Desk) -> str:

@@ -21,8 +21,9 @@ def _choose(mode: str, name: str) -> Run:
     def run(desk: Desk, arguments: Arguments | None) -> str:
         no_value(desk, arguments, name)
         desk.session.choose("reasoning-mode", mode)
+        effect = desk.mode_effect(mode) or f"reasoning effort = {mode}"
         return (
-            f"Now active: reasoning-mode = {mode}, reasoning effort = {mode}, also where a request asks for another. "
+            f"Now active: reasoning-mode = {mode}, {effect}, also where a request asks for another. "
             f"Undo: {desk.prefix}unset(reasoning-mode)."
         )
 

@@ -15,7 +15,8 @@ import msgspec
 
 from llm_proxy.config.document import Node, Place, Problem, nearest
 from llm_proxy.config.environment import Environment
-from llm_proxy.config.kinds import Mismatch, ModelLimits, NamedKey, listed, plain, read_key, show_found
+from llm_proxy.config.identity import LEAVES, Identity, IdentityOptions, identity_of, missing_values, read_leaves
+from llm_proxy.config.kinds import Mismatch, ModelLimits, NamedKey, RateLimit, listed, plain, read_key, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
 from llm_proxy.wire.secrets import Secret
 
@@ -96,10 +97,18 @@ class BackendOptions(OptionGroup, title="One back-end instance"):
         0, minimum=0, maximum=5, help="further attempts on the same key after errors of the connection only"
     )
     headers: dict[str, str] = option({}, kind="headers", help="headers added to each call")
+    identity: dict[str, Any] = option({}, help="overrides the global `identity`, leaf by leaf")
     models: dict[str, ModelLimits] = option({}, help="known models; a list makes the catalogue final")
     default_model: str | None = option(None, help="model of requests that name none")
     default_max_tokens: int = option(
         8192, minimum=1, help="output limit where the provider demands one and the request has none"
+    )
+    static_route: str | None = option(None, help="model of every call of this back-end, whatever is asked for")
+    fallback: dict[str, Any] | None = option(
+        None, help="`backend` and `model` that are tried, once each, when a call of this back-end has failed"
+    )
+    rate_limit: RateLimit | None = option(
+        None, help="most calls of this back-end in any `time_window` seconds, as `rate_limits.backend:<id>`"
     )
     native_responses: bool | None = option(
         None,
@@ -107,6 +116,13 @@ class BackendOptions(OptionGroup, title="One back-end instance"):
         help="Responses clients reach /responses (type openai)",
     )
     usage_include: bool = option(True, help="ask the provider for usage in streams")
+
+
+class Fallback(msgspec.Struct, frozen=True):
+    """What is tried after a back-end of which a call has failed."""
+
+    backend: str
+    model: str
 
 
 class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,10 +147,14 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 100
     retries: int = 0
     headers: Mapping[str, str] = {}
+    identity: Identity = Identity()
     models: Mapping[str, ModelLimits] = {}
     pinned: bool = False
     default_model: str | None = None
     default_max_tokens: int = 8192
+    static_route: str | None = None
+    fallback: Fallback | None = None
+    rate_limit: RateLimit | None = None
     native_responses: bool | None = None
     usage_include: bool = True
 
@@ -174,10 +194,12 @@ class BackendReader:
         sources: BackendSources,
         file_directory: Path,
         timeouts: tuple[float, float],
+        identity: IdentityOptions,
         problems: list[Problem],
         warnings: list[str],
     ) -> None:
         self.sources = sources
+        self.identity = identity
         self.directory = file_directory
         self.timeout, self.connect_timeout = timeouts
         self.problems = problems
@@ -203,7 +225,7 @@ class BackendReader:
         members = self._file_members(id)
         values: dict[str, Any] = {}
         for declared in BackendOptions.options:
-            if declared.name != "api_keys":
+            if declared.name not in ("api_keys", "identity"):
                 values[declared.name] = self._read_option(id, declared, built_in, members)
         type_ = values["type"] or (id if id in BUILT_IN else None)
         if type_ is None:
@@ -220,6 +242,8 @@ class BackendReader:
             mentioned=mentioned,
             keys=keys,
             borrowed_key=borrowed,
+            identity=self._read_identity(id, members),
+            fallback=self._read_fallback(id, built_in, members),
             pinned=models is not None and isinstance(models.value, list) and bool(models.value),
             timeout=values["timeout"] or self.timeout,
             connect_timeout=values["connect_timeout"] or self.connect_timeout,
@@ -289,6 +313,56 @@ class BackendReader:
             if self.origins[path] == "default":
                 chosen, self.origins[path] = value, node.place.short
         return chosen
+
+    def _read_fallback(self, id: str, built_in: BuiltIn, members: Mapping[str, Node]) -> Fallback | None:
+        """The back-end and model to try next; both must be given and the back-end must exist."""
+        declared = next(option for option in BackendOptions.options if option.name == "fallback")
+        maps = (node for node in self._layers(id, declared, built_in, members) if node and isinstance(node.value, dict))
+        node = next(maps, None)
+        if node is None or not isinstance(node.value, dict):
+            return None
+        path, known = f"backends.{id}.fallback", self.sources.ids()
+        for name, member in node.value.items():
+            if name not in Fallback.__struct_fields__:
+                self.problems.append(Problem(member.key_place or member.place, f"unknown key {path}.{name}"))
+        texts: list[str] = []
+        for name in Fallback.__struct_fields__:
+            found = node.value.get(name, Node(None, node.place))
+            if not isinstance(found.value, str) or not found.value:
+                self._refuse(f"{path}.{name}", Mismatch("text, in quotes", found))
+            elif name == "backend" and found.value.lower() not in known:
+                near = nearest(found.value.lower(), known)
+                hint = f", did you mean {near}" if near else f"; known are {', '.join(known)}"
+                self.problems.append(Problem(found.place, f'{path}: no back-end has the id "{found.value}"{hint}'))
+            else:
+                texts.append(found.value)
+        return Fallback(texts[0].lower(), texts[1]) if len(texts) == 2 else None
+
+    def _read_identity(self, id: str, members: Mapping[str, Node]) -> Identity:
+        """The global identity with the leaves that this back-end has of its own."""
+        prefix = f"backends.{id}"
+        layers = [
+            read_leaves(_find(layer, "identity"), f"{prefix}.identity", self.problems)
+            for layer in (self.sources.sets.get(id, {}), self.sources.generic.get(id, {}), members)
+        ]
+        values: dict[str, Any] = {leaf.path: getattr(self.identity, leaf.name) for leaf in LEAVES.values()}
+        places: dict[str, Place] = {}
+        for name, declared in LEAVES.items():
+            path = f"{prefix}.{declared.path}"
+            for node in (layer[name] for layer in layers if name in layer):
+                try:
+                    value = declared.kind.read(node, self.directory)
+                except Mismatch as mismatch:
+                    self._refuse(path, mismatch)
+                    continue
+                if declared.path not in places:
+                    values[declared.path], places[declared.path] = value, node.place
+                    self.origins[path] = node.place.short
+        identity = identity_of(values)
+        for path, expected in missing_values(identity):
+            if path in places and not self._invalid(f"{prefix}.{expected.split()[0]}"):
+                self.problems.append(Problem(places[path], f"{prefix}.{path}: expected {prefix}.{expected}"))
+        return identity
 
     def _read_keys(
         self, id: str, type_: str, built_in: BuiltIn, members: Mapping[str, Node], values: Mapping[str, Any]
@@ -398,7 +472,7 @@ class BackendReader:
 def default_backend(configured: str | None, backends: Mapping[str, BackendSettings]) -> str:
     """The id that serves requests without one: the configured, else the first functional, `demo` last."""
     if configured is not None:
-        return configured
+        return configured.lower()
     functional = [id for id, settings in backends.items() if settings.functional and settings.type != "demo"]
     return functional[0] if functional else "demo"
 
@@ -424,6 +498,8 @@ _PLAIN: Final = (
     "models",
     "default_model",
     "default_max_tokens",
+    "static_route",
+    "rate_limit",
     "native_responses",
     "usage_include",
 )

@@ -32,6 +32,8 @@ Base = Literal[
     "json",
     "routes",
     "defaults",
+    "limit",
+    "limits",
     "records",
 ]
 
@@ -69,6 +71,13 @@ class RouteSettings(msgspec.Struct, frozen=True):
 
     policy: Literal["k", "m", "km", "mk"]
     elements: tuple[str, ...] = ()
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """At most `limit` requests within any `time_window` seconds (OPS-12)."""
+
+    limit: int
+    time_window: float = 60.0
 
 
 class ModelDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +148,10 @@ class Kind(msgspec.Struct, frozen=True):
                 text = "a map from name to policy and elements"
             case "defaults":
                 text = "a map from model to its defaults"
+            case "limit":
+                text = "a map with `limit` and `time_window`"
+            case "limits":
+                text = "a map from `default`, `backend:<id>`, `model:<backend:model>` or `client:<key name>` to a limit"
             case "records":
                 text = f"a list of {self.item}"
             case "url":
@@ -183,7 +196,9 @@ class Kind(msgspec.Struct, frozen=True):
             case "records":
                 assert self.reader is not None
                 return self.reader(node)
-            case "routes" | "defaults":
+            case "limit":
+                return _read_rate_limit(node)
+            case "routes" | "defaults" | "limits":
                 raise TypeError("these maps are merged by key, which is the business of config/maps.py")
             case _:
                 return self._read_scalar(node, directory)
@@ -234,7 +249,11 @@ class Kind(msgspec.Struct, frozen=True):
             raise Mismatch(self.expected, node)
         if self.base == "int" and not isinstance(value, int):
             raise Mismatch(self.expected, node)
-        if not math.isfinite(value) or not self._within(value):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # a whole number of hundreds of digits
+            finite = False
+        if not finite or not self._within(value):
             raise Mismatch(self.expected, node)
         if self.check is not None and (complaint := self.check(str(value))):
             raise Mismatch(complaint, node)
@@ -268,7 +287,7 @@ class Kind(msgspec.Struct, frozen=True):
                 return str(value)
             case ModelLimits():
                 return {name: limit for name, limit in msgspec.to_builtins(value).items() if limit is not None}
-            case RouteSettings() | ModelDefaults():
+            case RouteSettings() | ModelDefaults() | RateLimit():
                 return msgspec.to_builtins(value)
             case msgspec.Struct() if self.base == "records":
                 return {name: self.show(member) for name, member in msgspec.structs.asdict(value).items()}
@@ -305,8 +324,11 @@ class Kind(msgspec.Struct, frozen=True):
                 limits: dict[str, object] = {"type": ["object", "null"]}
                 known: dict[str, object] = {"type": "object", "additionalProperties": limits}
                 found = {"anyOf": [{"type": "array", "items": text}, known]}
-            case "json" | "routes" | "defaults":
+            case "json" | "routes" | "defaults" | "limits":
                 found = {"type": "object"}
+            case "limit":
+                members = {name: kind.schema() for name, kind in _RATE_LIMIT.items()}
+                found = {"type": "object", "properties": members, "required": ["limit"], "additionalProperties": False}
             case "records":
                 found = {"type": "array", "items": {"type": "object"}}
             case "url":
@@ -494,3 +516,27 @@ def _read_limits(node: Node) -> ModelLimits:
             raise Mismatch("a whole number ≥ 1", item)
         found[name] = item.value
     return ModelLimits(**found)
+
+
+_RATE_LIMIT: Final[Mapping[str, Kind]] = {
+    "limit": Kind("int", minimum=1),
+    "time_window": Kind("float", above=0, unit="seconds"),
+}
+
+
+def _read_rate_limit(node: Node) -> RateLimit:
+    if not isinstance(node.value, dict):
+        raise Mismatch("a map with `limit` and `time_window`", node)
+    for name, item in node.value.items():
+        if name not in _RATE_LIMIT:
+            raise Mismatch("`limit` or `time_window`", Node(name, item.key_place or item.place))
+    given = {name: item for name, item in node.value.items() if item.value is not None}
+    if "limit" not in given:
+        raise Mismatch("a map with `limit`", node)
+    found: dict[str, Any] = {}
+    for name, item in given.items():
+        try:
+            found[name] = _RATE_LIMIT[name].read(item, Path())
+        except Mismatch as mismatch:
+            raise Mismatch(f"{mismatch.expected} as `{name}`", item) from None
+    return RateLimit(**found)

@@ -10,13 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llm_proxy.config.backends import BUILT_IN, BackendReader, BackendSettings, BackendSources
 from llm_proxy.config.document import ConfigError, Node, Place, Problem, nearest
-from llm_proxy.config.groups import BackendGeneralOptions, LocationOptions, ServerOptions
+from llm_proxy.config.groups import AuthOptions, BackendGeneralOptions, LocationOptions, ServerOptions
+from llm_proxy.config.identity import IdentityOptions
 from llm_proxy.config.kinds import (
     Mismatch,
     ModelDefaults,
     ModelLimits,
+    RateLimit,
     RouteSettings,
     as_yaml,
     listed,
@@ -25,7 +29,9 @@ from llm_proxy.config.kinds import (
 )
 from llm_proxy.config.location import user_directory
 from llm_proxy.config.maps import Layer, Leaf, check_element, check_key, read_leaves, with_structure
-from llm_proxy.config.options import Option, OptionGroup
+from llm_proxy.config.mentions import mentioned, named_backend, no_such_backend, not_functional, unknown_backend
+from llm_proxy.config.options import Option, OptionGroup, ReadInPart
+from llm_proxy.config.rate_limits import STANDS_FOR, limit_layers, own_limits
 from llm_proxy.config.settings import Saved, SavedValues, Settings
 from llm_proxy.config.sources import Sources, flatten, inverted, node_of
 
@@ -63,15 +69,20 @@ class _Assembly:
         self.origins: dict[str, str] = {}
         self.places: dict[str, Place] = {}
         self.ignored: set[str] = set()
+        self.refused: set[str] = set()
         self.needs_restart: list[str] = []
         self.file_routes: frozenset[str] = frozenset()
+        self.client_names: set[str] = set()
 
     def settings(self) -> Settings:
         groups = {group: self._read_group(group) for group in self.sources.groups}
         backends = self._read_backends(groups)
+        if isinstance(auth := groups.get(AuthOptions), AuthOptions):
+            self.client_names = {"generated", "anonymous", "auth-token", *(key.name for key in auth.api_keys)}
         for group in self.sources.groups:
             if any(option.keyed for option in group.options):
                 groups[group] = self._with_entries(groups[group], backends)
+        backends = self._with_mentions(groups.values(), backends)
         contents = self._read_contents()
         if self.problems:
             ordered = sorted(self.problems, key=_order)
@@ -112,7 +123,12 @@ class _Assembly:
         if group is ServerOptions and values["data_dir"] is None:
             values["data_dir"] = user_directory("data", self.sources.environment.merged)
         made = group(**values)
-        conflicts = [(path, expected, self._place_of(path)) for path, expected in made.conflicts()]
+        # A rule between options says nothing where the value of one of them was refused.
+        conflicts = [
+            (path, expected, self._place_of(path))
+            for path, expected in made.conflicts()
+            if not self.refused & {path, *expected.split()}
+        ]
         saved = {option.path for option in group.options if self.origins.get(option.id) == _SAVED.source}
         if conflicts and saved:
             # What was typed into a chat must not keep the proxy from starting after the file has changed.
@@ -152,6 +168,11 @@ class _Assembly:
             except Mismatch as mismatch:
                 self._refuse(option, mismatch)
                 continue
+            except ReadInPart as part:
+                value = part.value
+                for wrong in part.wrong:
+                    self._refuse(option, wrong)
+                self.warnings += [f"{skip.place}: ERROR: {option.path}: {skip.text}" for skip in part.skipped]
             if origin is None:
                 chosen, origin = value, node.place.short
                 self.places[option.id] = node.place
@@ -162,18 +183,31 @@ class _Assembly:
         sources, cwd = self.sources, self.sources.cwd
         yield sources.flags.options.get(option.id), cwd
         yield sources.set_values.get(option.path), cwd
+        implied = self._implied(option)
+        yield implied[0], cwd
         yield self._read_variables(option), cwd
         yield sources.generic_values.get(option.path), cwd
+        yield implied[1], cwd
         if option.path and option.path in self.saved.values and option.path not in self.ignored:
             yield node_of(self.saved.values[option.path], _SAVED), cwd
         yield sources.file_values.get(option.path) if option.path else None, sources.file_directory
+
+    def _implied(self, option: Option) -> tuple[Node | None, Node | None]:
+        """What a flag and a variable of another option say of this one without naming it."""
+        if option.implied_by is None:
+            return None, None
+        path, value = option.implied_by
+        other = self.sources.by_path[path]
+        given = self.sources.flags.options.get(other.id), self.sources.environment.find(other.env)
+        flag, variable = (Node(value, node.place, text=True) if node else None for node in given)
+        return flag, variable
 
     def _read_variables(self, option: Option) -> Node | None:
         """The value of an option's own variables; numbered ones and a comma list come together as a map."""
         environment = self.sources.environment
         if not option.env_numbered:
             if node := environment.find(option.env):
-                return node
+                return self._json_list(option, node) if option.env_json else node
             negative = environment.find(option.env_off)
             return inverted(negative) if negative else None
         found: dict[str, Node] = {}
@@ -187,7 +221,18 @@ class _Assembly:
         names = ", ".join(dict.fromkeys(node.place.source.removeprefix("env ") for node in found.values()))
         return Node(dict(found), Place(f"env {names}"))
 
+    def _json_list(self, option: Option, node: Node) -> Node | None:
+        try:
+            value = msgspec.json.decode(str(node.value))
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, list):
+            return node_of(value, node.place)
+        self.warnings.append(f"{node.place}: {option.path}: expected a JSON list of {option.kind.item}; it is ignored")
+        return None
+
     def _refuse(self, option: Option, mismatch: Mismatch) -> None:
+        self.refused.add(option.path)
         found = "" if option.kind.secret else f", got {show_found(mismatch.node)}"
         self._report(mismatch.node.place, f"{option.path}: expected {mismatch.expected}{found}")
 
@@ -205,6 +250,8 @@ class _Assembly:
         for option in group.options:
             if option.keyed and option.kind.base == "routes":
                 values[option.name] = self._read_routes(option, backends)
+            elif option.keyed and option.kind.base == "limits":
+                values[option.name] = self._read_rate_limits(option, values, backends)
             elif option.keyed:
                 values[option.name] = self._read_defaults(option)
         return type(group)(**values)
@@ -269,6 +316,37 @@ class _Assembly:
             read_leaves(option, name, [file], self.sources.file_directory, self.problems)
         return found
 
+    def _read_rate_limits(
+        self, option: Option, values: dict[str, Any], backends: Mapping[str, BackendSettings]
+    ) -> dict[str, RateLimit]:
+        """The limits by key. Of `values`, those that stand for values of the default become what is in force."""
+        path, file = option.path, self.sources.keyed[option.path].file
+        known = list(dict.fromkeys([*backends, *BUILT_IN]))
+        strong = self._strong_layers(option, [*_keys([file]), "default", *(f"backend:{id}" for id in known)])
+        given = {name: Node(values[name], self.places[name]) for name in STANDS_FOR if values.get(name) is not None}
+        layers = [
+            *limit_layers(path, strong, file, given, known, self.problems),
+            own_limits(backends, self.origins),
+        ]
+        found: dict[str, RateLimit] = {}
+        for key in _keys(reversed(layers)):
+            leaves = self._read_entry(option, key, layers)
+            limit, window = leaves["limit"], leaves["time_window"]
+            written = key != "default" or any(key in layer.places for layer in (*strong, file))
+            if limit.value is not None:
+                found[key] = RateLimit(limit.value, window.value)
+            elif written and not any(f"{path}.{key}" in problem.text for problem in self.problems):
+                place = next(layer.places[key] for layer in layers if key in layer.places)
+                self.problems.append(Problem(place, f"{path}.{key}.limit: missing; a whole number ≥ 1"))
+            name = key.removeprefix("client:")
+            if name != key and name not in self.client_names:
+                self.warnings.append(f"{path}.{key}: no client key has the name {name}")
+        for name, member in STANDS_FOR.items():
+            if name in values and "default" in found:
+                values[name] = getattr(found["default"], member)
+                self.origins[name] = self.origins.get(f"{path}.default.{member}", "default")
+        return found
+
     def _saved_routes(self, option: Option) -> Layer:
         layer = Layer()
         for name, route in self.saved.routes.items():
@@ -316,8 +394,11 @@ class _Assembly:
             self.sources.environment,
         )
         timeouts = (server.timeout, server.connect_timeout)
-        reader = BackendReader(sources, self.sources.file_directory, timeouts, self.problems, self.warnings)
-        default = general.default_backend
+        identity = groups.get(IdentityOptions, IdentityOptions())
+        assert isinstance(identity, IdentityOptions)
+        directory = self.sources.file_directory
+        reader = BackendReader(sources, directory, timeouts, identity, self.problems, self.warnings)
+        default = general.default_backend.lower() if general.default_backend else None
         backends = reader.read(default)
         self.origins |= reader.origins
         if default is not None:
@@ -328,19 +409,30 @@ class _Assembly:
         path = "default_backend"
         place = self.places[path]
         if default not in backends:
-            near = nearest(default, backends)
-            hint = f", did you mean {near}" if near else f"; known are {', '.join(backends)}"
-            text = f'{path}: no back-end has the id "{default}"{hint}'
+            text = f"{path}: {no_such_backend(default, backends)}"
             # A saved choice must not keep the proxy from starting after its back-end has left the file.
             if place == _SAVED:
                 self.warnings.append(f"{place}: {text}")
             elif not any(problem.text.startswith(f"backends.{default}") for problem in self.problems):
                 self.problems.append(Problem(place, text))
         elif not backends[default].functional:
-            built_in = BUILT_IN.get(default)
-            names = (*built_in.key_env, *built_in.borrowed_env) if built_in else ()
-            advice = f"set {' or '.join(names)}" if names else f"set backends.{default}.api_key_env"
-            self.warnings.append(f"{place}: {path}: {default} has no usable key; {advice}")
+            self.warnings.append(f"{place}: {path}: {not_functional(backends[default])}")
+
+    def _with_mentions(
+        self, groups: Iterable[OptionGroup], backends: Mapping[str, BackendSettings]
+    ) -> dict[str, BackendSettings]:
+        """The back-ends with those marked that options name. An id that must be known and is not is a problem."""
+        targets = [target for group in groups for target in group.targets()]
+        marked = mentioned(backends, (target.text for target in targets))
+        for target in targets:
+            place, id = self._place_of(target.path), target.text.partition(":")[0].lower()
+            if not target.known or any(problem.text.startswith(f"backends.{id}") for problem in self.problems):
+                continue
+            if unknown := unknown_backend(target.text, marked):
+                self.problems.append(Problem(place, f"{target.path}: {no_such_backend(unknown, marked)}"))
+            elif (named := named_backend(target.text, marked)) and not marked[named].functional:
+                self.warnings.append(f"{place}: {target.path}: {not_functional(marked[named])}")
+        return marked
 
 
 def _read_node(option: Option, node: Node, directory: Path) -> object:

@@ -1,4 +1,4 @@
-"""Maps whose entries have options of their own: failover routes and model defaults.
+"""Maps whose entries have options of their own: failover routes, model defaults and rate limits.
 
 Owns these options and the reading of entries: sources are merged by key and then leaf by leaf, the strongest
 first. Must not know which sources there are.
@@ -18,7 +18,11 @@ from llm_proxy.config.kinds import Base, Kind, Mismatch, plain, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
 
 _ROUTE_NAME: Final = re.compile(r"[^\s,()\[\]{}<>]{1,64}")
-_STRUCTURED: Final = frozenset({"list", "keys", "headers", "models", "json", "routes", "defaults", "records"})
+_STRUCTURED: Final = frozenset(
+    {"list", "keys", "headers", "models", "json", "routes", "defaults", "limit", "limits", "records"}
+)
+
+_LIMIT_FORMS: Final = ("backend", "model", "client")
 
 
 def check_element(value: str) -> str | None:
@@ -101,7 +105,20 @@ class ModelDefaultOptions(OptionGroup, title="Defaults of one model"):
     )
 
 
-ENTRY_OPTIONS: Final[Mapping[Base, type[OptionGroup]]] = {"routes": RouteOptions, "defaults": ModelDefaultOptions}
+class RateLimitEntryOptions(OptionGroup, title="One rate limit"):
+    """The keys of `rate_limits.<key>`."""
+
+    limit: int | None = option(
+        None, minimum=1, default_text="none, it must be given", help="most requests within the window"
+    )
+    time_window: float = option(60.0, above=0, unit="seconds", help="length of the sliding window")
+
+
+ENTRY_OPTIONS: Final[Mapping[Base, type[OptionGroup]]] = {
+    "routes": RouteOptions,
+    "defaults": ModelDefaultOptions,
+    "limits": RateLimitEntryOptions,
+}
 
 Leaves = dict[str, Node]
 """The members of one entry by the path of their option within it, aliases resolved and nesting removed."""
@@ -156,7 +173,19 @@ def check_key(declared: Option, key: str) -> str | None:
         if _ROUTE_NAME.fullmatch(key) and key.isprintable():
             return None
         return "a name of 1 to 64 characters without blanks, commas and brackets"
+    if declared.kind.base == "limits":
+        return check_limit_key(key)
     return None if key.strip() and key.isprintable() else "the name of a model, or a pattern"
+
+
+def check_limit_key(key: str) -> str | None:
+    """What was expected instead of the key of a rate limit, or None; whether its back-end exists is not asked here."""
+    form, mark, rest = key.partition(":")
+    if key == "default" or (form in _LIMIT_FORMS and rest.strip() and key.isprintable()):
+        return None
+    expected = "`default`, `backend:<id>`, `model:<backend:model>` or `client:<key name>`"
+    near = nearest(form, [*_LIMIT_FORMS, *([] if mark else ["default"])])
+    return expected + (f", did you mean {near}{mark}{rest}" if near and form != near else "")
 
 
 def read_members(declared: Option, entry: Node, path: str, problems: list[Problem]) -> Leaves:

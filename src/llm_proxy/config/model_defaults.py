@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -40,13 +38,25 @@ def _find(declared: Mapping[str, ModelDefaults], backend_id: str, model: str) ->
 
 
 def _matches(pattern: str, names: Iterable[str]) -> bool:
-    expression = _compile(pattern)
-    return any(expression.fullmatch(name) for name in names)
+    pieces = pattern.split("*")
+    return any(_fits(pieces, name) for name in names)
 
 
-@lru_cache(maxsize=1024)
-def _compile(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, re.split(r"\*+", pattern))), re.DOTALL)
+def _fits(pieces: Sequence[str], name: str) -> bool:
+    """Do the pieces between the stars stand in `name` in order, the first at its beginning, the last at its end?
+
+    The first place that fits a piece leaves most for those behind it, so nothing is ever tried again.
+    """
+    first, *middle, last = pieces
+    if len(name) < len(first) + len(last) or not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for piece in middle:
+        found = name.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def _over(strong: ModelLimits, weak: ModelLimits) -> ModelLimits:

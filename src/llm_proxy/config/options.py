@@ -11,7 +11,7 @@ know any source of values.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Any,
@@ -28,8 +28,8 @@ from typing import (
 
 import msgspec
 
-from llm_proxy.config.document import Node
-from llm_proxy.config.kinds import Base, Kind, ModelDefaults, ModelLimits, NamedKey, RouteSettings
+from llm_proxy.config.document import Node, Problem
+from llm_proxy.config.kinds import Base, Kind, Mismatch, ModelDefaults, ModelLimits, NamedKey, RateLimit, RouteSettings
 from llm_proxy.wire.secrets import Secret
 
 T = TypeVar("T")
@@ -57,6 +57,27 @@ class Content(msgspec.Struct, frozen=True):
     optional: bool = False
 
 
+class Target(msgspec.Struct, frozen=True):
+    """A value of the option at `path` that may name a back-end before `:` or `/`: that one counts as mentioned (BE-01).
+
+    `known`: what stands before `:` must be the id of a back-end.
+    """
+
+    path: str
+    text: str
+    known: bool = False
+
+
+class ReadInPart(Exception):
+    """Raised by a reader that has made `value` of a part only: `wrong` stops the start, `skipped` costs an error message."""
+
+    def __init__(self, value: object, wrong: Sequence[Mismatch], skipped: Sequence[Problem]) -> None:
+        super().__init__()
+        self.value = value
+        self.wrong = wrong
+        self.skipped = skipped
+
+
 class Option(msgspec.Struct, frozen=True):
     """One option with everything that reaches it.
 
@@ -73,6 +94,7 @@ class Option(msgspec.Struct, frozen=True):
     env_off: tuple[str, ...] = ()
     env_numbered: tuple[str, ...] = ()
     env_standard: tuple[str, ...] = ()
+    env_json: bool = False
     flags: tuple[str, ...] = ()
     hidden_flags: tuple[str, ...] = ()
     off_flags: tuple[str, ...] = ()
@@ -82,6 +104,7 @@ class Option(msgspec.Struct, frozen=True):
     restart: bool = False
     default_text: str = ""
     content: Content | None = None
+    implied_by: tuple[str, str] | None = None
 
     @property
     def id(self) -> str:
@@ -102,7 +125,7 @@ class Option(msgspec.Struct, frozen=True):
     @property
     def keyed(self) -> bool:
         """A map whose entries have options of their own: sources are merged by key (`config/maps.py`)."""
-        return self.kind.base in {"routes", "defaults"}
+        return self.kind.base in {"routes", "defaults", "limits"}
 
     @property
     def shown_default(self) -> str:
@@ -146,6 +169,7 @@ def option(
     env_off: str | tuple[str, ...] = (),
     env_numbered: str | tuple[str, ...] = (),
     env_standard: tuple[str, ...] = (),
+    env_json: bool = False,
     flag: str | tuple[str, ...] = (),
     hidden_flags: tuple[str, ...] = (),
     off_flag: str | tuple[str, ...] = (),
@@ -166,6 +190,7 @@ def option(
     check: Callable[[str], str | None] | None = None,
     reader: Callable[[Node], object] | None = None,
     content: Content | None = None,
+    implied_by: tuple[str, str] | None = None,
     restart: bool = False,
     value_name: str | None = None,
     default_text: str = "",
@@ -173,10 +198,12 @@ def option(
     """Declares the option of a field. The field's annotation gives the type, `at` a path outside the group's.
 
     `env_off` names variables whose truth means false; `env_numbered` variables read as `NAME`, `NAME_1` …
-    `NAME_20`; `env_standard` variables that another library honours. `switch="x"` makes `--enable-x` and
+    `NAME_20`; `env_standard` variables that another library honours; `env_json`: the variables hold a JSON
+    list, and one that holds anything else is ignored with a warning. `switch="x"` makes `--enable-x` and
     `--disable-x`; `flag` alone on a boolean means true, `off_flag` false. `words` are accepted beside the
     type, `spellings` beside the choices. `check` returns what was expected instead, or None. `reader` makes the value of a
-    field that is a tuple of structs; a flag given several times gives a list of texts.
+    field that is a tuple of structs; a flag given several times gives a list of texts. `implied_by` is the path of another
+    option and a value: a flag or variable of that one's own gives this one the value, below what the same rank says of this one.
     """
     flags, off_flags = _many(flag), _many(off_flag)
     if switch:
@@ -201,6 +228,7 @@ def option(
         "env_off": _many(env_off),
         "env_numbered": _many(env_numbered),
         "env_standard": env_standard,
+        "env_json": env_json,
         "flags": flags,
         "hidden_flags": hidden_flags,
         "off_flags": off_flags,
@@ -209,6 +237,7 @@ def option(
         "restart": restart,
         "default_text": default_text,
         "content": content,
+        "implied_by": implied_by,
     }
     keywords = {"shape": shape, "declared": declared, "at": at, "value_name": value_name}
     # The class body holds the declaration only until __init_subclass__ replaces it by the default.
@@ -256,6 +285,10 @@ class OptionGroup:
         """Rules between options of the group: pairs of option path and what was expected there."""
         return ()
 
+    def targets(self) -> Iterable[Target]:
+        """The values that may name a back-end."""
+        return ()
+
 
 G = TypeVar("G", bound=OptionGroup)
 
@@ -271,6 +304,7 @@ _BASES: Final[Mapping[object, Base]] = {
     str: "str",
     Path: "path",
     Secret: "str",
+    RateLimit: "limit",
 }
 _VALUE_NAMES: Final[Mapping[str, str]] = {
     "int": "N",
@@ -283,7 +317,12 @@ _VALUE_NAMES: Final[Mapping[str, str]] = {
 }
 
 
-_MAPS: Final[Mapping[object, Base]] = {ModelLimits: "models", RouteSettings: "routes", ModelDefaults: "defaults"}
+_MAPS: Final[Mapping[object, Base]] = {
+    ModelLimits: "models",
+    RouteSettings: "routes",
+    ModelDefaults: "defaults",
+    RateLimit: "limits",
+}
 
 
 def _make(name: str, prefix: str, hint: object, declared: _Declaration) -> Option:

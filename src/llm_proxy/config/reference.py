@@ -13,7 +13,7 @@ from llm_proxy.config.maps import ENTRY_OPTIONS
 from llm_proxy.config.options import NUMBERED, Option, OptionGroup
 from llm_proxy.config.settings import Settings
 
-ENTRY_NAMES: Final[Mapping[Base, str]] = {"routes": "<name>", "defaults": "<model>"}
+ENTRY_NAMES: Final[Mapping[Base, str]] = {"routes": "<name>", "defaults": "<model>", "limits": "<key>"}
 _EXAMPLE_ENTRIES: Final[Mapping[Base, tuple[str, ...]]] = {
     "routes": ("#   coding:", "#     policy: m", '#     elements: ["openai:gpt-4o", "anthropic:claude-sonnet-4-5"]'),
     "defaults": (
@@ -23,6 +23,12 @@ _EXAMPLE_ENTRIES: Final[Mapping[Base, tuple[str, ...]]] = {
         "#       max_input_tokens: 100000",
         '#   "gemini:*":',
         "#     loop_detection_enabled: false",
+    ),
+    "limits": (
+        "#   default: {limit: 60}",
+        '#   "backend:openai": {limit: 500, time_window: 3600}',
+        '#   "model:gemini:gemini-2.5-pro": {limit: 5}',
+        '#   "client:laptop": {limit: 20}',
     ),
 }
 
@@ -50,8 +56,9 @@ def example(groups: Sequence[type[OptionGroup]]) -> str:
         sections.setdefault(option.path.rpartition(".")[0], []).append(option)
     for option in sections.pop("", []):
         lines += ["", *_example_lines(option, "", option.path)]
+    begun = set(sections)
     for section, options in sorted(sections.items(), key=lambda item: item[0]):
-        lines += ["", *_example_section(section, options, sections)]
+        lines += ["", *_example_section(section, options, begun)]
     lines += ["", "# One entry per back-end. Built-in ids need none: a key in the environment is enough."]
     lines += ["backends: {}", "# backends:", "#   local:"]
     for option in BackendOptions.options:
@@ -59,13 +66,14 @@ def example(groups: Sequence[type[OptionGroup]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _example_section(section: str, options: list[Option], sections: dict[str, list[Option]]) -> list[str]:
-    """A section with its options; a nested one is indented below its parent, which must come before."""
+def _example_section(section: str, options: list[Option], begun: set[str]) -> list[str]:
+    """A section with its options; a nested one is indented below its parent, which comes before or is not `begun` yet."""
     *parents, name = section.split(".")
     lines: list[str] = []
     for depth, _ in enumerate(parents):
         parent = ".".join(parents[: depth + 1])
-        if parent not in sections:
+        if parent not in begun:
+            begun.add(parent)
             lines.append(f"{'  ' * depth}{parents[depth]}:")
     indent = "  " * len(parents)
     lines.append(f"{indent}{name}:")

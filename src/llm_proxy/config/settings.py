@@ -10,6 +10,7 @@ import msgspec
 
 from llm_proxy.config.backends import BackendOptions, BackendSettings, default_backend
 from llm_proxy.config.groups import BackendGeneralOptions, ServerOptions
+from llm_proxy.config.identity import LEAVES
 from llm_proxy.config.kinds import Kind, ModelLimits, RouteSettings
 from llm_proxy.config.maps import ENTRY_OPTIONS
 from llm_proxy.config.options import G, Option, OptionGroup
@@ -137,9 +138,18 @@ class Settings:
                 continue
             for option in BackendOptions.options:
                 path = f"backends.{id}.{option.path}"
-                if option.name != "api_key_env":
+                if option.name == "identity":
+                    yield from self._identity_rows(backend)
+                elif option.name != "api_key_env":
                     value = backend.keys if option.name == "api_keys" else getattr(backend, option.name)
                     yield Row(path, option.kind, value, self.source_of(path))
+
+    def _identity_rows(self, backend: BackendSettings) -> Iterator[Row]:
+        """A row for each leaf of its own; the others are the global ones."""
+        for name, leaf in LEAVES.items():
+            path = f"backends.{backend.id}.{leaf.path}"
+            if path in self._origins:
+                yield Row(path, leaf.kind, backend.identity.leaf(name), self.source_of(path))
 
     def _entry_rows(self, option: Option, entries: Mapping[str, object]) -> Iterator[Row]:
         """A row for each value that an entry sets; a row for the map itself when it is empty."""

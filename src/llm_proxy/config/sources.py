@@ -22,6 +22,7 @@ from llm_proxy.config.document import (
 )
 from llm_proxy.config.environment import Environment, merge_environment, read_env_file
 from llm_proxy.config.flags import Flags, read_flags
+from llm_proxy.config.identity import LEAVES
 from llm_proxy.config.instance_files import InstanceFiles, read_instance_files
 from llm_proxy.config.kinds import Mismatch, plain, show_found, unquote
 from llm_proxy.config.location import CANDIDATES, display, find_config, find_env_file, user_directory
@@ -269,6 +270,9 @@ class Sources:
         if path.startswith("backends."):
             id, _, key = path.removeprefix("backends.").rpartition(".")
             keys = [name for option in BackendOptions.options for name in option.paths]
+            if ".identity." in path:
+                id, _, key = path.removeprefix("backends.").partition(".identity.")
+                key, keys = f"identity.{key}", [f"identity.{leaf}" for leaf in LEAVES]
             near = nearest(key, keys)
             return f", did you mean backends.{id}.{near}" if near and id else ""
         head, _, rest = path.partition(".")
@@ -280,13 +284,16 @@ class Sources:
         return f", did you mean {near}" if near else ""
 
     def _backend_target(self, path: str) -> tuple[str, str] | None:
-        """Id and key of `backends.<id>.<key>`; an id may contain dots, a header's name follows `headers`."""
+        """Id and key of `backends.<id>.<key>`; an id may contain dots; a header's name follows `headers`, a leaf `identity`."""
         if not path.startswith("backends."):
             return None
         rest = path.removeprefix("backends.")
         id, found, header = rest.partition(".headers.")
         if found:
             return id.lower(), f"headers.{header}"
+        id, found, leaf = rest.partition(".identity.")
+        if found:
+            return (id.lower(), f"identity.{leaf}") if leaf in LEAVES else None
         id, _, key = rest.rpartition(".")
         known = {name for option in BackendOptions.options for name in option.paths}
         return (id.lower(), key) if id and key in known else None
@@ -296,6 +303,7 @@ class Sources:
         declared = {_segments(path): option for path, option in self.by_path.items()}
         ids = {flatten(id): id for id in [*BUILT_IN, *self.instance_backends, *self.file_backends]}
         keys = {flatten(name): name for option in BackendOptions.options for name in option.paths}
+        leaves = {_segments(leaf.path): leaf.path for leaf in LEAVES.values()}
         for segments, node in self.environment.generic():
             if (option := declared.get(segments)) and option.keyed:
                 self._place_whole(option, node, self.keyed[option.path].generic_whole)
@@ -309,6 +317,9 @@ class Sources:
             elif len(segments) == 4 and segments[0] == "backends" and segments[2] == "headers":
                 id = ids.get(segments[1], segments[1])
                 _put(self.generic_backends, id, f"headers.{segments[3].replace('_', '-')}", node)
+            elif segments[0] == "backends" and segments[2:] in leaves:
+                id = ids.get(segments[1], segments[1])
+                _put(self.generic_backends, id, leaves[segments[2:]], node)
             else:
                 path = ".".join(segments)
                 self.problems.append(Problem(node.place, f"unknown path {path}{self._nearest_set(path)}"))
@@ -336,12 +347,15 @@ def _put(backends: dict[str, dict[str, Node]], id: str, key: str, node: Node) ->
 
 
 def _gather(members: Mapping[str, Node]) -> dict[str, Node]:
-    """Single headers as one map; bracketed lists and maps in text as structure."""
+    """Single headers as one map, and leaves of an identity; bracketed lists and maps in text as structure."""
     found: dict[str, Node] = {}
     headers: dict[str, Node] = {}
+    leaves: dict[str, Node] = {}
     for name, node in members.items():
         if name.startswith("headers."):
             headers[name.removeprefix("headers.")] = node
+        elif name.startswith("identity."):
+            leaves[name.removeprefix("identity.")] = node
         elif str(node.value).lstrip()[:1] in {"[", "{"}:
             parsed = parse_document(str(node.value), node.place.source, [])
             found[name] = Node(parsed.value, node.place) if parsed else node
@@ -350,6 +364,9 @@ def _gather(members: Mapping[str, Node]) -> dict[str, Node]:
     if headers:
         first = next(iter(headers.values()))
         found["headers"] = Node(dict(headers), first.place)
+    whole = found.setdefault("identity", Node({}, Place(""))) if leaves else None
+    if whole is not None and isinstance(whole.value, dict):
+        whole.value |= leaves
     return found
 
 

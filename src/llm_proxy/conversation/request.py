@@ -134,9 +134,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `cache_key`/`user`/`metadata`/`tier`/`store`/`previous_id`/`verbosity` carry the like-named fields.
     `native` keeps how the origin spelled what it can say in several ways (Chat: `max_tokens`, `thinking`, a single `stop`): only a
     writer of the same dialect reads it, and only while the canonical member still says the same.
-    `added` names the members that the proxy filled in, not the client (`temperature`, `top_p`, `reasoning`): a writer of the client's
-    own dialect adapts these to the target, as it would for a stranger. `gemini` holds members of Gemini's `generationConfig`, in either
-    spelling, that only a Gemini target gets, and only where the client said nothing.
+    `added` names the members that the proxy set, not the client (`temperature`, `top_p`, `top_k`, `reasoning`, `max_output_tokens`): a
+    writer of the client's own dialect adapts these to the target, as it would for a stranger. `filled` are those of them that only
+    fill a gap: they give way where a target cannot take them beside what the client said.
+    `gemini` holds members of Gemini's `generationConfig`, in either spelling, that only a Gemini target gets, and only where the client
+    said nothing.
     `safety` is Gemini's list. `include` is the Responses list. `modalities` and `audio` concern generated media.
     """
 
@@ -168,4 +170,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     rest: dict[str, Any] = {}
     native: dict[str, Any] = {}
     added: frozenset[str] = frozenset()
+    filled: frozenset[str] = frozenset()
     gemini: dict[str, Any] = {}
+
+    @property
+    def lesser(self) -> Literal["temperature", "top_p"]:
+        """Which of the two goes where a model takes only one of them: top_p, unless the temperature only fills a gap beside it."""
+        return "temperature" if "temperature" in self.filled and "top_p" not in self.filled else "top_p"

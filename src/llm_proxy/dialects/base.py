@@ -23,13 +23,17 @@ from llm_proxy.wire.sse import Frame
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What routing must know of a request, read without decoding the rest. `size` is the body's length in bytes."""
+    """What routing must know of a request, read without decoding the rest. `size` is the body's length in bytes.
+
+    `hides_reasoning`: Chat's `reasoning.exclude`, which only OpenRouter heeds: of others the proxy leaves the reasoning out.
+    """
 
     model: str
     stream: bool
     size: int
     include_usage: bool = False
     user: str = ""
+    hides_reasoning: bool = False
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +154,12 @@ class ReplyContext(msgspec.Struct, frozen=True, kw_only=True):
     array: bool = False
     request_id: str = ""
 
+    @property
+    def shows_thinking(self) -> bool:
+        """May the text of reasoning be sent? `show_thinking`, unless the request wants it made but not shown (REQ-01)."""
+        reasoning = self.request.reasoning if self.request is not None else None
+        return self.show_thinking and (reasoning is None or reasoning.visible is not False)
+
 
 class ReadContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader of answers may know: who makes the seals (see Target.maker) and how to make an id for a call that has none.
@@ -219,6 +229,8 @@ class Dialect(Protocol):
 
     name: str
     heartbeat: bytes
+    steering_signs: tuple[bytes, ...]
+    """What stands in the bytes of a request that `steering` may have something to say about."""
     """A keep-alive frame for verbatim streams, empty where the protocol allows none."""
 
     # towards clients
@@ -250,6 +262,10 @@ class Dialect(Protocol):
         streams) replaced; all other bytes are kept."""
 
     def write_request(self, request: Request, target: Target) -> Outgoing: ...
+
+    def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+        """For a request of this same dialect: the members on how to answer (limits, sampling, reasoning) as the client wrote them, and as
+        the target takes them. Empty where models of this protocol differ too little for that."""
 
     def read_answer(self, body: bytes, context: ReadContext) -> Answer:
         """Raises FaultError for an error inside a 200 or an unreadable body. Decides `tool_use` from whether a call was seen."""

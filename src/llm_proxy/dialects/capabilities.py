@@ -21,9 +21,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sampling_when_off: with `none`: taken while reasoning is switched off
     thinking: how reasoning is controlled: not at all, by effort, Anthropic budget or adaptive, Gemini budget or level,
       a switch (`thinking: {type}` of DeepSeek and GLM), `enable_thinking` (Qwen), the `reasoning` object of OpenRouter
-    efforts: accepted effort words; values outside are clamped to the nearest
+    efforts: accepted effort words; others are lowered to the next one known, or raised to the lowest
     budget_too: with adaptive thinking: a budget is still taken as well
     thinking_off: can reasoning be switched off
+    least_thinking_budget, max_thinking_budget: the tokens that a budget may have besides 0, 0 = unknown
     reasons_by_default: reasons when the request says nothing
     forced_with_thinking: forced tool choice is accepted while thinking
     forced_tools: forced tool choice is accepted at all
@@ -61,6 +62,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     budget_too: bool = False
     thinking_off: bool = True
     reasons_by_default: bool = False
+    least_thinking_budget: int = 0
     max_thinking_budget: int = 0
     forced_tools: bool = True
     forced_with_thinking: bool = True
@@ -98,7 +100,15 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 Row = tuple[str, dict[str, object]]
 
-OPENAI_REASONING: dict[str, object] = {"sampling": "none", "sampling_when_off": True, "reasons_by_default": True}
+OPENAI_REASONING: dict[str, object] = {
+    "sampling": "none", "sampling_when_off": True, "reasons_by_default": True, "efforts": ("none", "low", "medium", "high", "xhigh"),
+}  # fmt: skip
+# Reasons always: there is no `none`, and sampling is never taken.
+_ALWAYS: dict[str, object] = {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False}
+_O_SERIES: dict[str, object] = {**_ALWAYS, "efforts": ("low", "medium", "high")}
+_CODEX: dict[str, object] = {**_ALWAYS, "efforts": ("low", "medium", "high", "xhigh")}
+_PRO: dict[str, object] = {**_ALWAYS, "efforts": ("medium", "high", "xhigh")}
+_CHAT_TUNED: dict[str, object] = {**_ALWAYS, "efforts": ("medium",)}
 # Chat has many servers: what only OpenAI itself knows is not assumed of a model that no row knows.
 _CHAT_COMMON: dict[str, object] = {
     "media_in_results": False, "allowed_tools": False, "custom_tools": False, "developer_role": False,
@@ -106,21 +116,33 @@ _CHAT_COMMON: dict[str, object] = {
 }  # fmt: skip
 
 # (prefix of the model's name, what differs); the longest matching prefix wins; `provider` rows come before (see `lookup`).
+# Effort words: platform.openai.com model pages and the "Supported values are" of 400 answers, November 2026.
 OPENAI_ROWS: tuple[Row, ...] = (
     ("gpt-5.6", {**OPENAI_REASONING, "efforts": ("none", "low", "medium", "high", "xhigh", "max"), "cache_marks": True, "phase": True}),
+    ("gpt-5.5-pro", {**_PRO, "phase": True}),
     ("gpt-5.5", {**OPENAI_REASONING, "phase": True}),
+    ("gpt-5.4-pro", {**_PRO, "phase": True}),
     ("gpt-5.4", {**OPENAI_REASONING, "reasons_by_default": False, "phase": True}),
-    ("gpt-5.3-codex", {**OPENAI_REASONING, "phase": True}),
+    ("gpt-5.3-codex", {**_CODEX, "phase": True}),
+    ("gpt-5.3-chat", _CHAT_TUNED),
     ("gpt-5.3", {**OPENAI_REASONING, "reasons_by_default": False}),
+    ("gpt-5.2-pro", _PRO),
+    ("gpt-5.2-codex", _CODEX),
+    ("gpt-5.2-chat", _CHAT_TUNED),
     ("gpt-5.2", {**OPENAI_REASONING, "reasons_by_default": False}),
-    ("gpt-5.1-codex", {**OPENAI_REASONING, "thinking_off": False}),
-    ("gpt-5.1", {**OPENAI_REASONING, "reasons_by_default": False}),
+    ("gpt-5.1-codex-max", _CODEX),
+    ("gpt-5.1-codex", {**_ALWAYS, "efforts": ("low", "medium", "high")}),
+    ("gpt-5.1-chat", _CHAT_TUNED),
+    ("gpt-5.1", {**OPENAI_REASONING, "reasons_by_default": False, "efforts": ("none", "low", "medium", "high")}),
     ("gpt-5-chat", {"thinking": "none"}),
-    ("gpt-5", {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False, "efforts": ("minimal", "low", "medium", "high")}),
-    ("o1-mini", {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False, "developer_role": False, "mid_system": False}),
-    ("o1", {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False, "efforts": ("low", "medium", "high")}),
-    ("o3", {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False, "efforts": ("low", "medium", "high")}),
-    ("o4", {**OPENAI_REASONING, "thinking_off": False, "sampling_when_off": False, "efforts": ("low", "medium", "high")}),
+    ("gpt-5-codex", {**_ALWAYS, "efforts": ("low", "medium", "high")}),
+    ("gpt-5-pro", {**_ALWAYS, "efforts": ("high",)}),
+    ("gpt-5", {**_ALWAYS, "efforts": ("minimal", "low", "medium", "high")}),
+    ("o1-mini", {**_ALWAYS, "thinking": "none", "developer_role": False, "mid_system": False}),
+    ("o1-preview", {**_ALWAYS, "thinking": "none", "developer_role": False, "mid_system": False}),
+    ("o1", _O_SERIES),
+    ("o3", _O_SERIES),
+    ("o4", _O_SERIES),
     ("gpt-4", {"thinking": "none"}),
     ("gpt-3", {"thinking": "none"}),
     ("chatgpt", {"thinking": "none"}),
@@ -154,7 +176,8 @@ ANTHROPIC_ROWS: tuple[Row, ...] = (
     ("claude-opus-4-1", {"max_output": 32000}),
     ("claude-haiku-4-5", {"max_output": 64000}),
     ("claude-sonnet-4-5", {"max_output": 64000}),
-    ("claude-opus-4-5", {"max_output": 64000, "effort_beside_budget": True}),
+    # `max` came with 4.6: platform.claude.com/docs/en/build-with-claude/effort, November 2026.
+    ("claude-opus-4-5", {"max_output": 64000, "effort_beside_budget": True, "efforts": ("low", "medium", "high")}),
     ("claude-sonnet-4-6", {**_ADAPTIVE, "max_output": 64000, "budget_too": True}),
     ("claude-opus-4-6", {**_ADAPTIVE, "max_output": 128000, "budget_too": True}),
     ("claude-opus-4-7", {**_NEWEST}),
@@ -162,8 +185,9 @@ ANTHROPIC_ROWS: tuple[Row, ...] = (
     ("claude-opus-5", {**_NEWEST, "mid_system": True}),
     ("claude-sonnet-5", {**_NEWEST, "mid_system": True}),
     ("claude-haiku-5", {**_NEWEST, "mid_system": True}),
-    ("claude-fable-5", {**_NEWEST, "mid_system": True, "forced_tools": False}),
-    ("claude-mythos-5", {**_NEWEST, "mid_system": True, "forced_tools": False}),
+    # `disabled` is refused: platform.claude.com/docs/en/models/fable-5/migration-guide, November 2026.
+    ("claude-fable-5", {**_NEWEST, "mid_system": True, "forced_tools": False, "thinking_off": False}),
+    ("claude-mythos-5", {**_NEWEST, "mid_system": True, "forced_tools": False, "thinking_off": False}),
 )  # fmt: skip
 
 GEMINI_COMMON: dict[str, object] = {
@@ -186,8 +210,10 @@ _GEMINI_3_PRO: dict[str, object] = {**_GEMINI_3, "efforts": ("low", "medium", "h
 GEMINI_ROWS: tuple[Row, ...] = (
     ("gemini-1", {"thinking": "none", "multiple_choices": True}),
     ("gemini-2.0", {"thinking": "none", "multiple_choices": True}),
-    ("gemini-2.5-pro", {"thinking_off": False, "reasons_by_default": True, "max_thinking_budget": 32768}),
-    ("gemini-2.5-flash-lite", {"max_thinking_budget": 24576}),
+    # Ranges of budgets: ai.google.dev/gemini-api/docs/thinking, November 2026.
+    ("gemini-2.5-pro", {"thinking_off": False, "reasons_by_default": True, "least_thinking_budget": 128, "max_thinking_budget": 32768}),
+    ("gemini-2.5-flash-lite", {"least_thinking_budget": 512, "max_thinking_budget": 24576}),
+    ("gemini-2.5-flash-image", {"thinking": "none"}),
     ("gemini-2.5", {"reasons_by_default": True, "max_thinking_budget": 24576}),
     ("gemini-3", _GEMINI_3),
     ("gemini-3-pro", {**_GEMINI_3, "efforts": ("low", "high")}),
@@ -204,17 +230,18 @@ _COMPATIBLE: dict[str, object] = {
 }  # fmt: skip
 _MISTRAL: dict[str, object] = {**_COMPATIBLE, "thinking": "none", "short_call_ids": True}
 COMPATIBLE_ROWS: tuple[Row, ...] = (
+    ("deepseek-r1", {**_COMPATIBLE, "thinking": "switch", "thinking_off": False, "reasons_by_default": True, "text_lists": False}),
     ("deepseek", {**_COMPATIBLE, "thinking": "switch", "resend_reasoning": "tool-turns", "text_lists": False}),
     ("kimi", {**_COMPATIBLE, "thinking": "switch", "resend_reasoning": "tool-turns"}),
     ("moonshot", {**_COMPATIBLE, "thinking": "none"}),
-    ("glm-5.3", {**_COMPATIBLE, "thinking": "effort", "efforts": ("low", "high", "max"), "thinking_off": False}),
+    ("glm-5.3", {**_COMPATIBLE, "thinking": "effort", "efforts": ("low", "high", "max"), "thinking_off": False, "reasons_by_default": True}),
     ("glm", {**_COMPATIBLE, "thinking": "switch", "resend_reasoning": "tool-turns"}),
     ("qwen3-coder", {**_COMPATIBLE, "thinking": "none", "forced_tools": False, "strict_tools": False}),
     ("qwen", {**_COMPATIBLE, "thinking": "enable", "forced_with_thinking": False}),
-    ("grok-4.5", {**_COMPATIBLE, "efforts": ("low", "medium", "high")}),
-    ("grok-4.3", {**_COMPATIBLE, "efforts": ("none", "low", "medium", "high")}),
+    ("grok-4.5", {**_COMPATIBLE, "efforts": ("low", "medium", "high"), "thinking_off": False, "reasons_by_default": True}),
+    ("grok-4.3", {**_COMPATIBLE, "efforts": ("none", "low", "medium", "high"), "reasons_by_default": True}),
     ("grok", {**_COMPATIBLE, "efforts": ("low", "high")}),
-    ("gpt-oss", {**_COMPATIBLE, "efforts": ("low", "medium", "high"), "thinking_off": False}),
+    ("gpt-oss", {**_COMPATIBLE, "efforts": ("low", "medium", "high"), "thinking_off": False, "reasons_by_default": True}),
     ("mistral", _MISTRAL),
     ("ministral", _MISTRAL),
     ("magistral", _MISTRAL),
@@ -257,4 +284,9 @@ def lookup(dialect: str, model: str, overrides: dict[str, object] | None = None)
             best = row
     if dialect == "anthropic-messages" and not best[0]:
         best = ("", {"sampling": "all", "prefill": True})
-    return msgspec.convert({**base, **best[1], **(overrides or {})}, Capabilities)
+    found = {**base, **best[1], **(overrides or {})}
+    if (
+        best[1].get("thinking") == "none"
+    ):  # a server has one form for all of its models, but it makes none of them think
+        found["thinking"] = "none"
+    return msgspec.convert(found, Capabilities)

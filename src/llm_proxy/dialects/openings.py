@@ -20,6 +20,8 @@ _NESTED_IDS = (
     ("client_metadata", "session_id"),
 )
 _PLAIN_IDS = ("session_id", "prompt_cache_key", "previous_response_id")
+MOST_RECENT = 256 * 1024
+"""So many characters of what came after the last turn of the assistant are given, the newest ones."""
 
 
 def members_of(body: Body) -> dict[str, Any]:
@@ -138,6 +140,42 @@ def read_users(
         for message in messages
         if type(message) is dict and role_of(message) == "user" and (found := texts(message))
     )
+
+
+def read_recent(
+    messages: Sequence[Any],
+    texts: Callable[[dict[str, Any]], Sequence[str]],
+    answers: Callable[[dict[str, Any]], bool],
+) -> tuple[tuple[str, ...], bool]:
+    """The texts behind the last message for which `answers` is true, in order, and whether there is such a message.
+
+    Of texts beyond `MOST_RECENT` characters the newest are kept, of the one that passes the limit its beginning.
+    """
+    found: list[str] = []
+    left = MOST_RECENT
+    for message in reversed(messages):
+        if type(message) is not dict:
+            continue
+        if answers(message):
+            return tuple(reversed(found)), True
+        if left <= 0:
+            continue
+        for text in reversed(texts(message)):
+            if left <= 0:
+                break
+            found.append(text if len(text) <= left else text[:left])
+            left -= len(text)
+    return tuple(reversed(found)), False
+
+
+def strings_in(value: Any, deepest: int = 8) -> list[str]:
+    """The non-empty texts inside a JSON value, in order; of a value nested deeper than `deepest` nothing."""
+    if type(value) is str:
+        return [value] if value else []
+    if deepest <= 0:
+        return []
+    inside = value.values() if type(value) is dict else value if type(value) is list else ()
+    return [text for one in inside for text in strings_in(one, deepest - 1)]
 
 
 def _is_preface(text: str) -> bool:

@@ -33,7 +33,26 @@ class Candidate(msgspec.Struct, frozen=True):
     max_output: int = 0
 
 
-class ExchangeView(Protocol):
+class CallView(Protocol):
+    """What every request to a provider has, be it a generation, embeddings or a legacy completion."""
+
+    key_name: str
+    cancelled: bool
+    fault: Fault | None
+    usage: Usage | None
+    attempts: list[AttemptRecord]
+    time_to_first: float | None
+    """Seconds from the start to the first content byte sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body."""
+
+    def parameters(self) -> dict[str, Any]:
+        """What the request says of sampling, by the names of its protocol. Nothing is decoded for it."""
+
+
+class ExchangeView(CallView, Protocol):
     """One client request from its first byte to the end of its answer.
 
     Reading `request` decodes the body (once); rooms that can do without do without. Replacing it re-encodes what changed.
@@ -43,23 +62,15 @@ class ExchangeView(Protocol):
     id: str
     surface: str
     session: Session
-    key_name: str
     client_agent: str
     user: str
     requested_model: str
     backend: str
     model: str
     stream: bool
-    cancelled: bool
-    fault: Fault | None
-    usage: Usage | None
-    attempts: list[AttemptRecord]
     started: float
     """Seconds, wall clock."""
     duration: float
-    time_to_first: float | None
-    """Seconds from the start to the first content byte sent."""
-
     planned: bool
     """Is this try one for the strong model of the planning phase (REQ-05)?"""
 
@@ -69,6 +80,10 @@ class ExchangeView(Protocol):
     @property
     def status(self) -> int:
         """The HTTP status sent to the client, 0 before."""
+
+    @property
+    def output_limit(self) -> int | None:
+        """Tokens that the client allows for the answer, if its body says so at the usual place. Nothing is decoded for it."""
 
     @property
     def json_demanded(self) -> bool:
@@ -102,9 +117,6 @@ class ExchangeView(Protocol):
 
     def prompt_text(self) -> str:
         """The text of the last user message, as it came. Nothing is decoded for it."""
-
-    def parameters(self) -> dict[str, Any]:
-        """What the request says of sampling, by the names of its protocol. Nothing is decoded for it."""
 
     def recent_texts(self) -> Sequence[str]:
         """What came after the last assistant turn: texts of the user and of tool results, in order. Nothing is decoded for it."""

@@ -13,21 +13,31 @@ from llm_proxy.commands.options import CommandOptions
 from llm_proxy.config import Settings
 from llm_proxy.features import Feature
 from llm_proxy.features.commands import ChatCommands
+from llm_proxy.features.context_window import ContextWindow
+from llm_proxy.features.edit_precision import EditPrecision, EditPrecisionOptions, patterns_of
 from llm_proxy.features.force_project import ForceProject
 from llm_proxy.features.history import History, Log
+from llm_proxy.features.model_defaults import ModelDefaults
+from llm_proxy.features.planning_phase import PlanningOptions, PlanningPhase
+from llm_proxy.features.rate_limits import Counts, RateLimits, limits_anything
+from llm_proxy.features.reasoning_aliases import aliases_of
 from llm_proxy.features.session_sampling import SessionSampling
+from llm_proxy.features.thinking_budget import ThinkingBudget, ThinkingBudgetOptions
 from llm_proxy.features.usage import UsageRecording
 from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.store.protocols import UsageSink
 
 
 class Needs(msgspec.Struct, frozen=True):
-    """What rooms are built from. `usage` None switches usage recording off; `clean` takes secrets out of a text."""
+    """What rooms are built from. `usage` None switches usage recording off; `clean` takes secrets out of a text; `counts` is what
+    rate limits have counted so far, whatever the configuration was.
+    """
 
     settings: Settings
     usage: UsageSink | None
     log: Log | None
     clean: Callable[[str], str]
+    counts: Counts
 
 
 def rooms(needs: Needs) -> tuple[Feature, ...]:
@@ -50,7 +60,19 @@ def rooms(needs: Needs) -> tuple[Feature, ...]:
         )
     if sessions.force_set_project:
         order.append(ForceProject(prefix))  # after the commands: the message itself may set the project
-    order.append(SessionSampling())  # fills what neither the client nor a command of this message has set
+    # Fills what neither the client nor a command of this message has set.
+    order.append(SessionSampling(aliases_of(settings)))
+    order.append(ModelDefaults(settings))  # fills what then is still open
+    if (planning := settings.get(PlanningOptions)).enabled:
+        order.append(PlanningPhase(planning))  # replaces what these have filled, in tries for the strong model
+    # After all that chooses sampling values: it takes the lower of theirs and its own.
+    order.append(EditPrecision(settings.get(EditPrecisionOptions), patterns_of(settings)))
+    if (budget := settings.get(ThinkingBudgetOptions).thinking_budget) is not None:
+        order.append(ThinkingBudget(budget))  # after all that shapes reasoning: it counts above every other source
+    # It measures what the client sent, and refuses before anything is counted for a rate limit.
+    order.append(ContextWindow(settings))
+    if limits_anything(settings):
+        order.append(RateLimits(settings, needs.counts))  # the last to admit a try: what others refuse is not counted
     if needs.usage is not None:
         order.append(UsageRecording(needs.usage))  # last: it records what all others made of the exchange
     return tuple(order)

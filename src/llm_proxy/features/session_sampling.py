@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from llm_proxy.config.maps import check_budget
 from llm_proxy.config.options import ChatKey, OptionGroup, option
-from llm_proxy.conversation.request import EFFORTS, Effort, Reasoning, Request
+from llm_proxy.conversation.parts import Text
+from llm_proxy.conversation.request import Message, Reasoning, Request
 from llm_proxy.features import Feature
 from llm_proxy.features.exchange import ExchangeView
-
-
-def check_budget(value: str) -> str | None:
-    number = int(value)
-    return None if number in (-1, 0) or 128 <= number <= 65536 else "-1 (dynamic), 0 (off) or 128 to 65536 tokens"
+from llm_proxy.features.generation_config import THINKING, merged, plain_name, without
+from llm_proxy.features.reasoning import effort_word, member, of_budget, of_effort, says_how_much, shown_as
+from llm_proxy.features.reasoning_aliases import Mode, ReasoningAliases
 
 
 class SamplingOptions(OptionGroup, title="Request shaping"):
@@ -75,12 +75,16 @@ class SamplingOptions(OptionGroup, title="Request shaping"):
 
 
 _KEYS = frozenset(made.chat.name for made in SamplingOptions.options if made.chat is not None)
+_SAMPLED = (("temperature", "temperature"), ("top_p", "top-p"))
 
 
 class SessionSampling(Feature):
     """Changes nothing, and costs one look at a small set, in sessions that chose none of these values."""
 
     name = "session sampling"
+
+    def __init__(self, aliases: ReasoningAliases) -> None:
+        self._aliases = aliases
 
     def concerns(self, exchange: ExchangeView) -> bool:
         return not _KEYS.isdisjoint(exchange.session.values)
@@ -89,100 +93,75 @@ class SessionSampling(Feature):
         values = exchange.session.values
         if _KEYS.isdisjoint(values):
             return request
+        word = values.get("reasoning-mode")
+        mode = None if word is None else self._aliases.mode(word, exchange.backend, exchange.model)
         changes: dict[str, Any] = {}
-        added = set(request.added)
+        added, filled = set(request.added), set(request.filled)
         sampling = request.sampling
-        for member, key in (("temperature", "temperature"), ("top_p", "top-p")):
-            if getattr(sampling, member) is None and (value := values.get(key)) is not None:
-                sampling = msgspec.structs.replace(sampling, **{member: value})
-                added.add(member)
+        for name, key in _SAMPLED:
+            value = getattr(mode, name, None)
+            if value is None and getattr(sampling, name) is None and (value := values.get(key)) is not None:
+                filled.add(name)
+            if value is not None:
+                sampling = msgspec.structs.replace(sampling, **{name: value})
+                added.add(name)
         if sampling is not request.sampling:
             changes["sampling"] = sampling
-        mode = values.get("reasoning-mode")
-        if mode is not None:
-            reasoning: Reasoning | None = _in_mode(mode, values, request.reasoning)
-        else:
-            reasoning = _completed(request.reasoning, values)
+        reasoning = _reasoning(request.reasoning, mode, values)
         if reasoning != request.reasoning:
             changes["reasoning"] = reasoning
             added.add("reasoning")
-        if config := _for_gemini(values, mode is not None):
-            changes["gemini"] = {**config, **request.gemini}
-        return msgspec.structs.replace(request, added=frozenset(added), **changes) if changes else request
+        if config := _for_gemini(values, mode):
+            changes["gemini"] = merged(request.gemini, config)
+        if mode is not None and (mode.user_prompt_prefix or mode.user_prompt_suffix):
+            changes["messages"] = _surrounded(request.messages, mode.user_prompt_prefix, mode.user_prompt_suffix)
+        if not changes:
+            return request
+        return msgspec.structs.replace(request, added=frozenset(added), filled=frozenset(filled), **changes)
 
 
-def built_in_mode(mode: str) -> Reasoning:
-    """What a reasoning mode means for models that no file of modes names (REQ-03)."""
-    return Reasoning("off") if mode == "none" else Reasoning("effort", effort=_effort(mode))
-
-
-def _in_mode(mode: str, values: Mapping[str, Any], asked: Reasoning | None) -> Reasoning:
-    """The mode instead of what the request says on how much to think; what it says on showing it still counts."""
-    wanted = _excluding(built_in_mode(mode), values)
-    return wanted if asked is None else _shown_as(wanted, asked)
-
-
-def _completed(asked: Reasoning | None, values: Mapping[str, Any]) -> Reasoning | None:
-    """The request's reasoning with what the session says where the request is silent."""
-    if asked is not None and (asked.mode != "auto" or asked.effort is not None or asked.budget is not None):
-        return _excluding(asked, values)
-    wanted = _wanted(values)
-    if wanted is None:
-        return None if asked is None else _excluding(asked, values)
-    if asked is not None:
-        wanted = _shown_as(wanted, asked)
-    return _excluding(wanted, values)
-
-
-def _shown_as(wanted: Reasoning, asked: Reasoning) -> Reasoning:
-    visible = wanted.visible if asked.visible is None else asked.visible
-    return msgspec.structs.replace(wanted, visible=visible, summary=asked.summary)
-
-
-def _excluding(reasoning: Reasoning, values: Mapping[str, Any]) -> Reasoning:
-    """With `exclude`, reasoning of which the request does not say whether it is shown stays hidden."""
-    exclude = _member(values, "exclude")
-    if reasoning.visible is not None or not isinstance(exclude, bool):
-        return reasoning
-    return msgspec.structs.replace(reasoning, visible=not exclude)
+def _reasoning(asked: Reasoning | None, mode: Mode | None, values: Mapping[str, Any]) -> Reasoning | None:
+    """The mode instead of what the request says on how much to think; without one the session's word where the request is silent."""
+    ours = mode.reasoning if mode is not None else None
+    if ours is None:
+        ours = asked if says_how_much(asked) else _wanted(values) or asked
+    return None if ours is None else shown_as(ours, asked, values)
 
 
 def _wanted(values: Mapping[str, Any]) -> Reasoning | None:
     """What the session wants where nothing else counts."""
-    for budget in (values.get("thinking-budget"), _member(values, "max_tokens")):
+    for budget in (values.get("thinking-budget"), member(values, "max_tokens")):
         if isinstance(budget, int) and not isinstance(budget, bool) and budget >= -1:
-            match budget:
-                case 0:
-                    return Reasoning("off")
-                case -1:
-                    return Reasoning("auto", budget=-1)
-                case _:
-                    return Reasoning("budget", budget=budget)
-    for word in (values.get("reasoning-effort"), _member(values, "effort")):
-        effort = _effort(word)
-        if effort is not None:
-            return Reasoning("off") if effort == "none" else Reasoning("effort", effort=effort)
+            return of_budget(budget)
+    for word in (values.get("reasoning-effort"), member(values, "effort")):
+        if (effort := effort_word(word)) is not None:
+            return of_effort(effort)
     return None
 
 
-def _effort(word: object) -> Effort | None:
-    word = "max" if word == "maximum" else word
-    return next((effort for effort in EFFORTS if effort == word), None)
-
-
-def _member(values: Mapping[str, Any], name: str) -> object:
-    """A member of the key `reasoning`, whose object is not checked when it is set."""
-    given = values.get("reasoning")
-    return given.get(name) if isinstance(given, Mapping) else None
-
-
-def _for_gemini(values: Mapping[str, Any], in_mode: bool) -> dict[str, Any]:
-    """The session's generationConfig. A mode replaces what it says on thinking, too."""
+def _for_gemini(values: Mapping[str, Any], mode: Mode | None) -> dict[str, Any]:
+    """The session's generationConfig, without what a mode says itself."""
     config = values.get("gemini-generation-config")
     if not isinstance(config, dict):
         return {}
-    return {
-        name: value
-        for name, value in config.items()
-        if not (in_mode and name.replace("_", "").lower() == "thinkingconfig")
-    }
+    if mode is None:
+        return config
+    said = {plain_name(name) for name, _ in _SAMPLED if getattr(mode, name) is not None}
+    return without(config, said | {THINKING} if mode.reasoning is not None else said)
+
+
+def _surrounded(messages: tuple[Message, ...], prefix: str, suffix: str) -> tuple[Message, ...]:
+    """The last message in which the user says something, with `prefix` and `suffix` around its text; results of tools are none."""
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        texts = [at for at, part in enumerate(message.parts) if isinstance(part, Text) and part.text]
+        if message.role != "user" or not texts:
+            continue
+        parts = list(message.parts)
+        for at, before, after in ((texts[0], prefix, ""), (texts[-1], "", suffix)):
+            part = parts[at]
+            assert isinstance(part, Text)
+            parts[at] = msgspec.structs.replace(part, text=before + part.text + after)
+        changed = msgspec.structs.replace(message, parts=tuple(parts))
+        return (*messages[:place], changed, *messages[place + 1 :])
+    return messages

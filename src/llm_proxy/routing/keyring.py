@@ -17,11 +17,23 @@ from llm_proxy.config.kinds import NamedKey
 
 NO_KEY = "none"  # the name of the pseudo key of back ends that need none (RT-08)
 
-_MOST_SESSIONS = 10_000
+_MOST_THREADS = 20_000
 _MOST_MARKS = 10_000
 
-Policy = Literal["round-robin", "sticky", "first"]
 Rest = Literal["cooling", "disabled"]
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """What keeps a conversation with a key: the names of its session and of itself within it ("" = unknown), and whether the request
+    continues it or begins one. An errand beside the conversation has no names, so that it moves nothing.
+    """
+
+    session: str = ""
+    conversation: str = ""
+    continues: bool = False
+
+
+NO_THREAD = Thread()
 
 
 class Cooldown(msgspec.Struct, frozen=True):
@@ -82,40 +94,51 @@ class Keyring:
         policy: str,
         *,
         model: str = "",
-        session: str = "",
+        thread: Thread = NO_THREAD,
+        looking: bool = False,
     ) -> list[NamedKey]:
         """The keys in the order in which one request tries them, beginning at the key that the policy
         chooses.
 
+        With `round-robin` every conversation begins at the next healthy key; a request that continues one stays at the key that
+        answered it before, because that key's account holds the prompt cache. `sticky` holds the key for all requests of a session.
         Keys at rest keep their place in the order but are not chosen as the beginning while another is
-        healthy. Advances the rotation: call it once per request.
+        healthy. Advances the rotation: call it once per request, unless it is only for `looking`.
         """
         if len(keys) < 2 or policy == "first":
             return list(keys)
-        if policy == "sticky" and session:
-            return self._stick(backend, keys, model, session)
-        return self._deal(backend, keys, model)
+        held = self._held_key(backend, policy, thread)
+        for at, key in enumerate(keys):
+            if key.name == held and self.rest(backend, model, key) is None:
+                return [*keys[at:], *keys[:at]]
+        order, following = self._deal(backend, keys, model)
+        if not looking:
+            self._next[backend] = following
+            self._hold(backend, thread, order[0].name)
+        return order
 
-    def _deal(self, backend: str, keys: Sequence[NamedKey], model: str) -> list[NamedKey]:
+    def _held_key(self, backend: str, policy: str, thread: Thread) -> str:
+        if policy == "sticky":
+            return self._held.get((backend, thread.session), "")
+        if not thread.continues:
+            return ""
+        # A conversation that was shortened, or refers to its turns by id, is found by its session.
+        return self._held.get((backend, thread.conversation)) or self._held.get((backend, thread.session), "")
+
+    def _deal(self, backend: str, keys: Sequence[NamedKey], model: str) -> tuple[list[NamedKey], int]:
+        """The keys from the next healthy one on, and where the request after this one begins."""
         start = self._next.get(backend, 0) % len(keys)
         order = [*keys[start:], *keys[:start]]
         ahead = next((i for i, key in enumerate(order) if self.rest(backend, model, key) is None), 0)
-        self._next[backend] = (start + ahead + 1) % len(keys)
-        return order[ahead:] + order[:ahead]
+        return order[ahead:] + order[:ahead], (start + ahead + 1) % len(keys)
 
-    def _stick(self, backend: str, keys: Sequence[NamedKey], model: str, session: str) -> list[NamedKey]:
-        place = (backend, session)
-        held = self._held.get(place)
-        for at, key in enumerate(keys):
-            if key.name == held and self.rest(backend, model, key) is None:
+    def _hold(self, backend: str, thread: Thread, name: str) -> None:
+        for place in ((backend, thread.conversation), (backend, thread.session)):
+            if place[1]:
+                self._held[place] = name
                 self._held.move_to_end(place)
-                return [*keys[at:], *keys[:at]]
-        order = self._deal(backend, keys, model)
-        self._held[place] = order[0].name
-        self._held.move_to_end(place)
-        if len(self._held) > _MOST_SESSIONS:
+        while len(self._held) > _MOST_THREADS:
             self._held.popitem(last=False)
-        return order
 
     # rest
 
@@ -170,8 +193,10 @@ class Keyring:
         if len(self._disabled) > _MOST_MARKS:
             self._disabled.popitem(last=False)
 
-    def succeed(self, backend: str, model: str, key: NamedKey | None) -> None:
-        """A call succeeded: forget cooldown, exponent and disabled mark of this combination."""
+    def succeed(self, backend: str, model: str, key: NamedKey | None, thread: Thread = NO_THREAD) -> None:
+        """A call succeeded: forget cooldown, exponent and disabled mark of this combination. The conversation stays with its key."""
+        if key is not None:
+            self._hold(backend, thread, key.name)
         if self._cooling or self._disabled:
             name = name_of(key)
             self._cooling.pop((backend, model, name), None)

@@ -13,7 +13,7 @@ import msgspec
 from llm_proxy.backends.base import Backend, Redirect
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
-from llm_proxy.routing.keyring import Keyring, Rest, name_of
+from llm_proxy.routing.keyring import NO_THREAD, Keyring, Rest, Thread, name_of
 
 MOST_ATTEMPTS = 32
 
@@ -23,13 +23,15 @@ RoutePolicy = Literal["k", "m", "km", "mk"]
 class Attempt(msgspec.Struct, frozen=True):
     """One call that may be made: `model` as the provider calls it; `key` None for back ends without keys.
 
-    `redirect`: it goes to a server of the session's own, which says nothing about the operator's keys.
+    `redirect`: it goes to a server of the session's own, which says nothing about the operator's keys. `planned`: it is for the
+    strong model of the planning phase.
     """
 
     backend: Backend
     model: str
     key: NamedKey | None
     redirect: Redirect | None = None
+    planned: bool = False
 
     @property
     def key_name(self) -> str:
@@ -51,17 +53,29 @@ class Skipped(msgspec.Struct, frozen=True):
     backend: str
     model: str
     key: str
-    state: Rest | Literal["unusable"]
+    state: Rest | Literal["unusable", "surplus"]
     seconds: float = 0.0
     reason: str = ""
     status: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`attempts` in the order in which they are made, `skipped` in that in which they would have been."""
+    """`attempts` in the order in which they are made, `skipped` in that in which they would have been.
+
+    `cooling` are the skipped ones that need only time.
+    """
 
     attempts: tuple[Attempt, ...]
     skipped: tuple[Skipped, ...] = ()
+    cooling: tuple[Attempt, ...] = ()
+
+    def followed_by(self, other: Plan) -> Plan:
+        """This plan and then `other`, which leaves out what is attempted already."""
+        made = {(one.backend.id, one.model, one.key_name) for one in (*self.attempts, *self.cooling)}
+        further = [one for one in other.attempts if (one.backend.id, one.model, one.key_name) not in made]
+        cooling = [one for one in other.cooling if (one.backend.id, one.model, one.key_name) not in made]
+        attempts = (*self.attempts, *further)[:MOST_ATTEMPTS]
+        return Plan(attempts, (*self.skipped, *other.skipped), (*self.cooling, *cooling))
 
     @property
     def shortest_rest(self) -> float | None:
@@ -69,9 +83,9 @@ class Plan(msgspec.Struct, frozen=True):
         waits = [skip.seconds for skip in self.skipped if skip.state == "cooling"]
         return min(waits, default=None)
 
-    def fault(self) -> Fault:
-        """What to tell the client when nothing is left to attempt."""
-        attempts = [
+    def details(self) -> list[dict[str, object]]:
+        """What was left out, for `detail.details.attempts`."""
+        return [
             {
                 "backend": skip.backend,
                 "model": skip.model,
@@ -81,7 +95,10 @@ class Plan(msgspec.Struct, frozen=True):
             }
             for skip in self.skipped
         ]
-        details: dict[str, Any] = {"attempts": attempts}
+
+    def fault(self) -> Fault:
+        """What to tell the client when nothing is left to attempt."""
+        details: dict[str, Any] = {"attempts": self.details()}
         wait = self.shortest_rest
         if wait is not None:
             return Fault(
@@ -125,16 +142,22 @@ def require_usable(backend: Backend) -> None:
 
 
 def plan_target(
-    backend: Backend, model: str, keyring: Keyring, *, session: str = "", redirect: Redirect | None = None
+    backend: Backend,
+    model: str,
+    keyring: Keyring,
+    *,
+    thread: Thread = NO_THREAD,
+    redirect: Redirect | None = None,
+    looking: bool = False,
 ) -> Plan:
     """The attempts for one target without a route: each key once, beginning where the rotation stands. A redirected call is made
-    once, and needs no key of the operator's.
+    once, and needs no key of the operator's. `looking`: nobody is going to make them, so the rotation does not advance.
 
     An empty `model` stands for the back end's default. Raises FaultError 503 (unusable) or 400 (no model).
     """
     if redirect is None or not backend.settings.enabled:
         require_usable(backend)
-    model = model or backend.settings.default_model or ""
+    model = model_of(backend, model)
     if not model:
         raise bad_request(
             f"The request names no model, and back end {backend.id} has no default_model.",
@@ -146,26 +169,35 @@ def plan_target(
         return Plan((Attempt(backend, model, keys[0] if keys else None, redirect),))
     named = [key for key in keys if key is not None]
     if len(named) > 1:
-        keys = tuple(keyring.rotate(backend.id, named, backend.settings.policy, model=model, session=session))
+        policy = backend.settings.policy
+        keys = tuple(keyring.rotate(backend.id, named, policy, model=model, thread=thread, looking=looking))
     return _keep_ready((Attempt(backend, model, key) for key in keys), keyring)
+
+
+def model_of(backend: Backend, model: str) -> str:
+    """What is really asked of `backend`: the model that the operator pinned for it, else `model`, else its default."""
+    return backend.settings.static_route or model or backend.settings.default_model or ""
 
 
 def plan_route(elements: Sequence[Element], policy: RoutePolicy, keyring: Keyring) -> Plan:
     """The attempts for the elements of a route, keys in configured order (the table of RT-08).
 
-    Elements whose back end is not usable or holds no key are left out, whatever the policy.
+    Elements whose back end is not usable or holds no key are left out, whatever the policy; so are those without a model.
     """
     unusable: list[Skipped] = []
     usable: list[Element] = []
     for element in elements:
-        backend = element.backend
-        if backend.usable and backend.keys:
-            usable.append(element)
-        else:
+        backend, model = element.backend, model_of(element.backend, element.model)
+        if not (backend.usable and backend.keys):
             reason = f"Back end {backend.id} is not usable: {backend.reason}"
-            unusable.append(Skipped(backend.id, element.model, "", "unusable", reason=reason))
+        elif not model:
+            reason = f"The element names no model, and back end {backend.id} has no default_model."
+        else:
+            usable.append(Element(backend, model))
+            continue
+        unusable.append(Skipped(backend.id, model, "", "unusable", reason=reason))
     plan = _keep_ready(_arrange(usable, policy), keyring)
-    return Plan(plan.attempts, (*unusable, *plan.skipped))
+    return Plan(plan.attempts, (*unusable, *plan.skipped), plan.cooling)
 
 
 def _arrange(elements: Sequence[Element], policy: RoutePolicy) -> Iterator[Attempt]:
@@ -194,10 +226,15 @@ def _all_keys(elements: Sequence[Element]) -> Iterator[Attempt]:
 def _keep_ready(attempts: Iterator[Attempt], keyring: Keyring) -> Plan:
     ready: list[Attempt] = []
     skipped: list[Skipped] = []
+    cooling: list[Attempt] = []
     for attempt in attempts:
         rest = keyring.rest(attempt.backend.id, attempt.model, attempt.key)
         if rest is not None:
             skipped.append(Skipped(rest.backend, attempt.model, rest.key, rest.state, rest.seconds, status=rest.status))
+            if rest.state == "cooling" and len(cooling) < MOST_ATTEMPTS:
+                cooling.append(attempt)
         elif len(ready) < MOST_ATTEMPTS:
             ready.append(attempt)
-    return Plan(tuple(ready), tuple(skipped))
+        else:
+            skipped.append(Skipped(attempt.backend.id, attempt.model, attempt.key_name, "surplus"))
+    return Plan(tuple(ready), tuple(skipped), tuple(cooling))

@@ -1,7 +1,8 @@
-"""The visible text of an answer, collected while it passes, for the session's history: at most a few thousand characters.
+"""What rooms asked to know of an answer, collected while it passes: its visible text, its complete tool calls, both within bounds.
 
-Translated answers give it as events. Of a stream that is relayed byte for byte only the text members are looked at, by their
-place in the protocol's frames; that costs about a microsecond a frame and ends when enough is known.
+Translated answers give them as events. Of a stream that is relayed byte for byte only frames that show the signs of text or of a
+call are looked at, by their place in the protocol's frames; that costs about a microsecond a frame. What nobody asked for
+costs nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from llm_proxy.conversation.events import Delta, Event, PartStart
+from llm_proxy.conversation.events import Delta, Event, PartEnd, PartStart, Start
 from llm_proxy.conversation.fault import FaultError
-from llm_proxy.conversation.parts import Text, text_of
+from llm_proxy.conversation.parts import Text, ToolCall, text_of
 from llm_proxy.dialects.base import Dialect, ReadContext
+from llm_proxy.server.answer_calls import READERS, SIGNS, Call, CallReader, Calls
 from llm_proxy.wire.sse import Frame
 
 MOST_CHARACTERS = 4000
@@ -29,16 +31,30 @@ _TEXT = {
 
 
 class AnswerTap:
-    """Collects the text of one answer."""
+    """Collects of one answer what is wanted: its text, its calls, or both. `keeps_text` and `keeps_calls` say which."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: bool = True, calls: bool = False) -> None:
+        self.keeps_text = text
+        self.keeps_calls = calls
+        self._restart()
+
+    def _restart(self) -> None:
+        """An answer begins; an earlier one that broke off before anything of it was sent is forgotten."""
         self._pieces: list[str] = []
-        self._left = MOST_CHARACTERS
+        self._left = MOST_CHARACTERS if self.keeps_text else 0
         self._texts: set[int] = set()
+        self._calls = Calls() if self.keeps_calls else None
+        self._open: dict[int, Call] = {}
+        self._reader: CallReader | None = None
 
     @property
     def text(self) -> str:
         return "".join(self._pieces)
+
+    @property
+    def calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of the complete calls; `answer_calls.CUT` for arguments that were too long to keep."""
+        return self._calls.complete() if self._calls is not None else []
 
     def _add(self, text: str) -> None:
         if self._left > 0 and text:
@@ -46,19 +62,34 @@ class AnswerTap:
             self._left -= len(text)
 
     def events(self, events: Sequence[Event]) -> None:
-        if self._left <= 0:
+        """Events of a translated answer, as the client gets them."""
+        if events and isinstance(events[0], Start):
+            self._restart()
+        if self._left <= 0 and self._calls is None:
             return
         for event in events:
             match event:
+                case Delta(part=part, text=text):
+                    if part in self._texts:
+                        self._add(text)
                 case PartStart(part=part, skeleton=Text(), choice=0):
-                    self._texts.add(part)
-                case Delta(part=part, text=text) if part in self._texts:
-                    self._add(text)
+                    if self._left > 0:
+                        self._texts.add(part)
+                case PartStart(part=part, skeleton=ToolCall(name=name), choice=0) if self._calls is not None:
+                    self._open[part] = self._calls.begin(name)
+                case PartEnd(part=part, whole=ToolCall(arguments=arguments)) if self._calls is not None:
+                    if (call := self._open.pop(part, None)) is not None:
+                        self._calls.add(call, arguments)
+                        call.done = True
                 case _:
                     pass
 
     def frames(self, dialect: str, frames: Sequence[Frame]) -> None:
         """Frames of a relayed stream."""
+        if self._calls is not None:
+            if self._reader is None:
+                self._reader = READERS[dialect](self._calls)
+            self._reader.look(frames)
         if self._left <= 0:
             return
         sign, member = _TEXT[dialect]
@@ -73,12 +104,19 @@ class AnswerTap:
 
     def whole(self, dialect: Dialect, body: bytes) -> None:
         """A relayed body."""
+        self._restart()
+        if not self.keeps_text and not any(sign in body for sign in SIGNS[dialect.name]):
+            return
         try:
             answer = dialect.read_answer(body, _CONTEXT)
         except FaultError:
             return
         for choice in answer.choices[:1]:
             self._add(text_of(choice.parts))
+            if self._calls is not None:
+                for part in choice.parts:
+                    if isinstance(part, ToolCall):
+                        self._calls.one(part.name, part.arguments)
 
 
 _CONTEXT = ReadContext(maker="", new_call_id=lambda response_id, ordinal: f"call_{ordinal}")

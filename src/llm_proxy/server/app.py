@@ -13,7 +13,7 @@ import msgspec
 
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import operations, pages, side_calls
+from llm_proxy.server import operations, pages, side_calls, unserved
 from llm_proxy.server.clients import Client
 from llm_proxy.server.exchange import Exchange
 from llm_proxy.server.gateway import MOST_UPSTREAM_TEXT, Gateway, new_id
@@ -163,6 +163,7 @@ async def send_fault(
         seconds = max(1, math.ceil(fault.retry_after))
         headers = [pair for pair in headers if pair[0] not in (b"retry-after", b"retry-after-ms")]
         headers.append((b"retry-after", str(seconds).encode()))
+    headers += encode_headers(unserved.limit_headers(fault))
     if fault.kind == "upgrade":
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     if fault.kind == "method" and fault.details:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -27,7 +28,7 @@ from llm_proxy.server.http import JSON_TYPE, Headers, encode_headers
 from llm_proxy.server.translation import FrameSource, Translation, failure
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.secrets import scrub
-from llm_proxy.wire.sse import Frame
+from llm_proxy.wire.sse import Frame, SseReader
 
 if TYPE_CHECKING:
     from llm_proxy.backends.transport import Response
@@ -41,6 +42,22 @@ _STREAM_HEADERS: Headers = [
 
 
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,120})"')
+
+_check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _is_object(body: bytes) -> bool:
+    """Can a client read this as a JSON object? A microsecond per kilobyte."""
+    if not body.lstrip().startswith(b"{"):
+        return False
+    try:
+        _check_syntax(body)
+    except (msgspec.DecodeError, RecursionError):
+        try:  # what is not quite JSON, such as NaN, was read by some clients before it met a proxy
+            json.loads(body)
+        except (ValueError, RecursionError):
+            return False
+    return True
 
 
 class UpstreamBody:
@@ -106,6 +123,7 @@ class Delivery:
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
         self.sent = False
+        self._began = False
         self.usage: Usage | None = None
         if exchange.stream:
             self._watch_silence()
@@ -173,8 +191,8 @@ class Delivery:
         exchange = self._exchange
         body = await upstream.read(exchange.gateway.limits.max_answer_bytes)
         fault = self._client.error_in_answer(body)
-        if fault is None and not body.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{"):
-            fault = Fault(kind="upstream", message="the provider's answer is no JSON object")
+        if fault is None and not _is_object(body.removeprefix(b"\xef\xbb\xbf")):
+            fault = Fault(kind="upstream", message="the provider's answer is no readable JSON object")
         if fault is not None:
             raise FaultError(fault)
         self.usage = self._client.read_usage(body)
@@ -205,7 +223,7 @@ class Delivery:
         if not frames:
             return
         glance = glancer.look(frames)
-        if (tap := self._exchange.tap) is not None and glance.content:
+        if (tap := self._exchange.tap) is not None:  # also what is no content: the end of a call is none
             tap.frames(self._client.name, frames)
         if glance.usage is not None:
             self.usage = glance.usage if self.usage is None else self.usage.merged(glance.usage)
@@ -370,6 +388,8 @@ class Delivery:
         await self._start()
         if self._held:
             data = b"".join(self._held)
+            if self._exchange.message_begun and not self._began:
+                data = _split_start(self._held)[1]
             self._held.clear()
             self._last_write = time.monotonic()
             await self._out.write(data)
@@ -414,18 +434,39 @@ class Delivery:
     async def _keep_alive(self) -> None:
         """One keep-alive, unless the protocol allows none now.
 
-        Comments may come before anything else. Anthropic's ping follows `message_start`, so what was held back goes first.
+        Comments may come before anything else. Anthropic's ping follows `message_start`, so that goes first.
         """
         if self._out.ended or self._array:
             return
         if self._client.name == "anthropic-messages" and not self.sent:
-            if not self._held:
-                return
-            await self._flush()
+            await self._ping()
+            return
         data = self._client.heartbeat if self._writer is None else self._writer.heartbeat()
         if data:
             await self._start()
             await self._out.write(data)
+
+    async def _ping(self) -> None:
+        """Anthropic's keep-alive before any content. `message_start` commits to nothing: a later attempt leaves out its own."""
+        exchange = self._exchange
+        if not exchange.message_begun and not _split_start(self._held)[0]:
+            return
+        await self._start()
+        start = b""
+        if not exchange.message_begun and not self.sent:  # others had their turn meanwhile
+            start, rest = _split_start(self._held)
+            self._held = [rest]
+            self._began = exchange.message_begun = True
+        await self._out.write(start + self._client.heartbeat)
+
+
+def _split_start(held: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """What is held back of a Messages stream: up to and with `message_start`, and the rest. Nothing first while it has not come."""
+    frames = [frame.raw for frame in SseReader().feed(b"".join(held))]
+    for count, raw in enumerate(frames, 1):
+        if b'"message_start"' in raw:
+            return b"".join(frames[:count]), b"".join(frames[count:])
+    return b"", b"".join(held)
 
 
 def _wants_sse(exchange: Exchange) -> bool:
@@ -433,7 +474,9 @@ def _wants_sse(exchange: Exchange) -> bool:
 
 
 def _shows_thinking(exchange: Exchange) -> bool:
-    """An Anthropic client that did not enable thinking must not get thinking blocks; others may always see reasoning."""
+    """Not where the request of this try excludes it; an Anthropic client that did not enable thinking must get no thinking blocks."""
+    if exchange.hidden:
+        return False
     if exchange.client.name != "anthropic-messages":
         return True
     reasoning = exchange.request.reasoning

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from llm_proxy.backends.base import Backend
-from llm_proxy.commands.desk import BackendFacts, Choice, RestingKey, RouteFacts
+from llm_proxy.commands.desk import BackendFacts, Choice, Outlook, RestingKey, RouteFacts
 from llm_proxy.commands.options import CommandOptions
 from llm_proxy.config.options import Option
 from llm_proxy.conversation.fault import FaultError
+from llm_proxy.features.reasoning_aliases import aliases_of
+from llm_proxy.routing.keyring import NO_KEY
+from llm_proxy.routing.plan import model_of
 from llm_proxy.routing.redirect import refusal as refusal_of_redirect
 from llm_proxy.server.running import ChangesForAll
 from llm_proxy.sessions.session import Session
@@ -28,7 +31,7 @@ class ChatDesk:
         self._caller = caller
         self._requested = requested_model
         self._options = gateway.settings.get(CommandOptions)
-        self._routes = {name: RouteFacts(route.policy, route.elements) for name, route in gateway.routes.items()}
+        self._routes = {name: RouteFacts(route.policy, route.elements) for name, route in gateway.router.routes.items()}
         self.session = session
         self.version = gateway.version
         self.prefix = self._options.command_prefix
@@ -80,7 +83,7 @@ class ChatDesk:
                 )
 
     def refusal_of_choice(self, what: Literal["model", "backend", "one-off"]) -> str:
-        return ""
+        return self._gateway.router.refusal(what)
 
     def refusal_of_url(self, url: str) -> str:
         if not self._options.allow_url_override:
@@ -95,15 +98,29 @@ class ChatDesk:
         return "only clients on the proxy's own machine may choose a directory"
 
     def choice(self) -> Choice:
+        router = self._gateway.router
         try:
-            decision = self._gateway.decide(self._requested, self.session, self.session.one_off)
+            decision = router.decide(self._requested, self.session, self.session.one_off)
         except FaultError as error:
             return Choice("", "", error.fault.message)
         if decision.route:
             return Choice("", f"route {decision.route}", decision.rule)
-        backend = self._gateway.backends.get(decision.backend) if decision.backend else None
-        backend = backend or self._gateway.backends.default
-        return Choice(backend.id, decision.model or backend.settings.default_model or "", decision.rule)
+        backend = router.backend_of(decision)
+        return Choice(backend.id, model_of(backend, decision.model), decision.rule)
+
+    def outlook(self) -> Outlook:
+        try:
+            found = self._gateway.router.outlook(self._requested, self.session, self._caller, self.session.one_off)
+        except FaultError as error:
+            return Outlook((), (error.fault.message,))
+        attempts = tuple(_in_words(one.backend.id, one.model, one.key_name) for one in found.attempts)
+        return Outlook(
+            attempts, tuple(f"{_in_words(one.backend, one.model, one.key)}: {one.why}" for one in found.left_out)
+        )
+
+    def mode_effect(self, mode: str) -> str:
+        choice = self.choice()
+        return aliases_of(self._gateway.settings).effect(mode, choice.backend, choice.model) if choice.model else ""
 
     def context_window(self) -> int:
         choice = self.choice()
@@ -125,6 +142,10 @@ class ChatDesk:
             self._routes.pop(name, None)
         else:
             self._routes[name] = route
+
+
+def _in_words(backend: str, model: str, key: str) -> str:
+    return f"{backend}:{model}" + (f" with key {key}" if key not in ("", NO_KEY) else "")
 
 
 def _facts(backend: Backend) -> BackendFacts:

@@ -27,9 +27,8 @@ from llm_proxy.dialects.reasoning import has_traces, restore, unwrapped
 from llm_proxy.features import Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.routing.attempt import Trail, verdict
-from llm_proxy.routing.choice import Decision
 from llm_proxy.routing.plan import Attempt
-from llm_proxy.server import local_answers, recall, stored_responses
+from llm_proxy.server import local_answers, recall, stored_responses, unserved
 from llm_proxy.server.answer_text import AnswerTap
 from llm_proxy.server.clients import Client, session_headers
 from llm_proxy.server.delivery import Delivery
@@ -85,6 +84,8 @@ class Exchange:
         self.session = caller.stranger()
         self.side = False
         self.planned = False
+        self.hidden = False
+        """Does the request of this try ask not to see the reasoning?"""
         self.opening = Opening()
         self.confirmation = ""
         self._parameters: dict[str, Any] = {}
@@ -115,6 +116,8 @@ class Exchange:
         self.attempts: list[AttemptRecord] = []
         self.losses: list[str] = []
         self.rate_headers: list[tuple[str, str]] = []
+        self.message_begun = False
+        """A keep-alive has sent Anthropic's `message_start`, though no attempt has answered yet."""
         self.started = time.time()
         self._clock = time.monotonic()
         self.duration = 0.0
@@ -142,12 +145,23 @@ class Exchange:
 
     @property
     def status(self) -> int:
+        """That of the answer; before an error answer is written, the one that the failure means."""
+        if not self.outgoing.started and self.fault is not None:
+            return self.fault.status_code
         return self.outgoing.status
 
     @property
     def local(self) -> bool:
         """Did the proxy answer this itself?"""
         return self.local_text is not None
+
+    @property
+    def size(self) -> int:
+        return self.head.size
+
+    @property
+    def output_limit(self) -> int | None:
+        return self.opening.max_tokens
 
     @property
     def json_demanded(self) -> bool:
@@ -196,14 +210,15 @@ class Exchange:
 
     def keep_answer(self) -> None:
         """A room wants `answer_text`: the text is collected while it passes."""
-        self.tap = self.tap or AnswerTap()
+        self.tap = AnswerTap(text=True, calls=self.tap is not None and self.tap.keeps_calls)
 
     def keep_calls(self) -> None:
-        """A room wants `answer_calls`."""
-        self.keep_answer()
+        """A room wants `answer_calls`: the calls are collected while they pass."""
+        self.tap = AnswerTap(text=self.tap is not None and self.tap.keeps_text, calls=True)
 
     def answer_calls(self) -> Sequence[tuple[str, str]]:
-        return ()
+        """The complete tool calls of the answer, as far as they were collected."""
+        return self.tap.calls if self.tap else ()
 
     # The life
 
@@ -334,26 +349,74 @@ class Exchange:
         except FaultError:
             raise
         except Exception:
-            _LOG.exception("%s: room %s failed in %s", self.id, room.name, hook)
-            if room.fails_closed:
-                raise FaultError(
-                    Fault(kind="internal", message=f"the safeguard {room.name} failed", side="proxy")
-                ) from None
+            self._fell(room, hook)
             return None
 
-    def _decision(self) -> Decision:
+    def _fell(self, room: Feature, hook: str) -> None:
+        """Notes the exception that was just caught at the wall of `room`. Raises FaultError where the room fails closed."""
+        _LOG.exception("%s: room %s failed in %s", self.id, room.name, hook)
+        if room.fails_closed:
+            raise FaultError(
+                Fault(kind="internal", message=f"the safeguard {room.name} failed", side="proxy")
+            ) from None
+
+    def _trail(self) -> Trail:
+        """The attempts of this request. Raises FaultError when there can be none."""
         if self.session.one_off and not self.side:
             self._one_off, self.session.one_off = self.session.one_off, ""
-        return self.gateway.decide(self.requested_model, self.session, self._one_off)
+        router, session = self.gateway.router, self.session
+        decision = router.decide(self.requested_model, session, self._one_off, side=self.side)
+        thread = router.thread(session, self.opening, self.side)
+        normal = router.normal(decision, self.requested_model, session, self._one_off)
+        plan = router.plan(decision, session, self.caller, thread=thread, normal=normal)
+        return Trail(plan, self.gateway.keyring, thread=thread, window_of=router.window_of)
 
     async def _tries(self) -> None:
-        plan = self.gateway.plan(self._decision(), self.session, self.caller)
-        trail = Trail(plan, self.gateway.keyring)
-        while (attempt := trail.next()) is not None:
-            self.backend, self.model = attempt.backend.id, attempt.model
-            if await self._try(attempt, trail):
-                return
-        raise FaultError(trail.fault())
+        trail = self._trail()
+        left = self.gateway.max_wait
+        while True:
+            while (attempt := trail.next()) is not None:
+                self._aim_at(attempt)
+                if (refused := await self._refusal_of(attempt)) is not None:
+                    trail.passed_over(attempt, refused)
+                elif await self._try(attempt, trail):
+                    return
+            wait = trail.wait()
+            if wait is None or wait > left:
+                raise FaultError(await unserved.explained(trail))
+            left -= wait
+            await self._rest(wait)
+            trail.again()
+
+    def _aim_at(self, attempt: Attempt) -> None:
+        if self.planned and not attempt.planned:
+            self.gateway.running.warn_rarely(
+                f"planning phase: {self.backend}:{self.model} failed, {attempt.backend.id}:{attempt.model} is asked instead"
+            )
+        self.backend, self.model, self.planned = attempt.backend.id, attempt.model, attempt.planned
+
+    async def _refusal_of(self, attempt: Attempt) -> Fault | None:
+        """Why a room does not let this attempt be made."""
+        candidate = self.gateway.router.candidate(attempt)
+        for room in self.gateway.on_admit:
+            try:
+                fault = await room.admit(self, candidate)
+            except FaultError:
+                raise
+            except Exception:
+                self._fell(room, "admit")
+                fault = None
+            if fault is not None:
+                return fault
+        return None
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits for a cooling key; the client is kept alive meanwhile, and its leaving ends the wait."""
+        delivery = Delivery(self)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            delivery.close()
 
     async def _try(self, attempt: Attempt, trail: Trail) -> bool:
         """One attempt; true when the client has its answer, false when the next one may be made."""
@@ -430,6 +493,7 @@ class Exchange:
                 stream=self.stream,
                 body=prepared.body,
                 headers=prepared.headers,
+                identity=self.gateway.identity(attempt.backend, self.incoming),
                 key=attempt.key,
                 request_id=self.id,
                 loop_guard=self.gateway.hops(self.incoming),
@@ -480,10 +544,10 @@ class Exchange:
         if same and (request is None or request is self._as_read):
             return Prepared(
                 dialect=upstream,
-                body=upstream.retarget(self.body, target),
+                body=self._steered(upstream, upstream.retarget(self.body, target), target),
                 headers=headers,
                 duties=NO_DUTIES,
-                verbatim=not shown_model,
+                verbatim=not shown_model and not (self.head.hides_reasoning and _shows_anyway(upstream, target)),
                 maker=target.maker,
                 shown_model=shown_model,
             )
@@ -491,12 +555,16 @@ class Exchange:
         if not same:
             refuse_unknown_media(request)
             request = self._for_others(request)
+        self.hidden = request.reasoning is not None and request.reasoning.visible is False
         out = upstream.write_request(request, target)
         if out.duties.copies > _MOST_COPIES:
             raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")
         self.losses = list(out.losses)
         if same:
             before = upstream.write_request(unwrapped(self._as_read), target).body
+            if request.added or not self._asked_for(target.model):
+                as_read, adapted = upstream.steering(self._as_read, target)
+                before = {name: value for name, value in before.items() if name not in adapted} | as_read
             body = wire_json.rewrite(upstream.retarget(self.body, target), before, out.body)
         else:
             body = wire_json.encode(out.body)
@@ -505,10 +573,28 @@ class Exchange:
             body=body,
             headers={**out.headers, **headers},
             duties=out.duties,
-            verbatim=same and out.duties.none and not shown_model,
+            verbatim=same
+            and out.duties.none
+            and not shown_model
+            and not (self.hidden and _shows_anyway(upstream, target)),
             maker=target.maker,
             shown_model=shown_model,
         )
+
+    def _asked_for(self, model: str) -> bool:
+        """Is this the model that the client itself named?"""
+        asked = self.requested_model
+        return asked == model or asked.endswith((f":{model}", f"/{model}"))
+
+    def _steered(self, dialect: Dialect, body: bytes, target: Target) -> bytes:
+        """A body that goes on as it came, but to another model than its client wrote it for: that one may take other values."""
+        if self._asked_for(target.model) or not any(sign in body for sign in dialect.steering_signs):
+            return body
+        try:
+            as_read, adapted = dialect.steering(self.request, target)
+        except FaultError:
+            return body  # what the proxy cannot read, the provider may
+        return body if as_read == adapted else wire_json.rewrite(body, as_read, adapted)
 
     async def _for_attempt(self, same: bool) -> Request | None:
         """The request as this attempt shall send it; None when nobody needs it decoded because its bytes can go on."""
@@ -598,6 +684,11 @@ def _check_choice(request: Request) -> None:
     if missing is not None:
         message = f"tool_choice: no tool named {missing[:100]!r} is declared"
         raise FaultError(Fault(kind="validation", message=message, param="tool_choice", side="client"))
+
+
+def _shows_anyway(upstream: Dialect, target: Target) -> bool:
+    """Only OpenRouter's `reasoning` object tells a server of the Chat protocol to keep its reasoning to itself."""
+    return upstream.name == "openai-chat" and target.capabilities.thinking != "object"
 
 
 _MOST_COPIES = 16  # each is billed

@@ -5,34 +5,36 @@ from __future__ import annotations
 import logging
 import re
 import secrets as random_bytes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from llm_proxy.commands.options import CommandOptions
 from llm_proxy.config.chat_keys import ChatKeys
+from llm_proxy.config.groups import FailoverOptions
+from llm_proxy.config.identity import identity_headers
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features import Feature
 from llm_proxy.features.commands import ChatCommands
-from llm_proxy.routing.choice import Decision, decide
+from llm_proxy.features.context_window import ContextWindow
+from llm_proxy.features.planning_phase import PlanningPhase
+from llm_proxy.features.rate_limits import RateLimits
 from llm_proxy.routing.options import ChoiceOptions
-from llm_proxy.routing.plan import Element, Plan, plan_route, plan_target
-from llm_proxy.routing.targets import check_name, parse
-from llm_proxy.server.redirects import redirect_of
+from llm_proxy.server.router import Router
 from llm_proxy.sessions.options import AgentOptions
-from llm_proxy.sessions.session import Session
 from llm_proxy.store.protocols import ValueStore
+from llm_proxy.wire.headers import forwardable_request_headers
 from llm_proxy.wire.secrets import Secret, scrub
 
 if TYPE_CHECKING:
+    from llm_proxy.backends.base import Backend
     from llm_proxy.backends.registry import Backends
     from llm_proxy.config import Settings
     from llm_proxy.routing.keyring import Keyring
     from llm_proxy.server.access import Access, BrowserGuard
-    from llm_proxy.server.clients import Client
     from llm_proxy.server.health import HealthChecks
     from llm_proxy.server.http import Incoming
     from llm_proxy.server.running import Addresses, Running
@@ -85,7 +87,6 @@ class Gateway:
         self.running = running
         self.settings = settings
         self.keys = keys
-        self.routes = settings.get(ChoiceOptions).failover_routes
         self.sessions = sessions
         self.commands = next((room for room in features if isinstance(room, ChatCommands)), None)
         self.fingerprint_key = fingerprint_key
@@ -104,52 +105,33 @@ class Gateway:
         self.version = version
         self.health = health
         self.secrets = tuple(secrets)
+        self.max_wait = settings.get(FailoverOptions).max_wait_seconds
         self.on_request = self._with("on_request")
+        self.on_admit = self._with("admit")
+        self.context_window = next((room for room in features if isinstance(room, ContextWindow)), None)
+        self.rate_limits = next((room for room in features if isinstance(room, RateLimits)), None)
+        self.on_outlook = self._with("outlook")
         self.on_attempt = self._with("on_attempt")
         self.watching = tuple(reversed(self._with("watch")))
         self.on_finish = self._with("on_finish")
+        self.router = Router(self, next((room for room in features if isinstance(room, PlanningPhase)), None))
 
     @property
     def addresses(self) -> Addresses:
         return self.running.addresses
-
-    def decide(self, requested: str, session: Session, one_off: str = "") -> Decision:
-        """Where a request for `requested` goes in this session (RT-02). Raises FaultError for a name that is none."""
-        check_name(requested)
-        chosen = str(session.values.get("backend") or "")
-        if chosen and chosen not in self.backends:
-            session.choose("backend", None)
-            _LOG.warning("session %s: back end %s is no longer configured; the choice is dropped", session.id, chosen)
-        return decide(requested, session.values, one_off, self.backends, self.routes)
-
-    def plan(self, decision: Decision, session: Session, caller: Client) -> Plan:
-        """The attempts for a decision (RT-03, RT-07, RT-08). Raises FaultError when there is no usable target."""
-        if decision.route:
-            route = self.routes[decision.route]
-            plan = plan_route(list(self._elements(route.elements)), route.policy, self.keyring)
-            if "openai-url" not in session.values:
-                return plan
-            attempts = (
-                msgspec.structs.replace(attempt, redirect=redirect_of(session, caller, self, attempt.backend))
-                for attempt in plan.attempts
-            )
-            return Plan(tuple(attempts), plan.skipped)
-        backend = self.backends.get(decision.backend) if decision.backend else None
-        backend = backend or self.backends.default
-        redirect = redirect_of(session, caller, self, backend)
-        return plan_target(backend, decision.model, self.keyring, session=session.id, redirect=redirect)
-
-    def _elements(self, names: Sequence[str]) -> Iterator[Element]:
-        for name in names:
-            target = parse(name, self.backends)
-            if target.backend and (backend := self.backends.get(target.backend)) is not None:
-                yield Element(backend, target.model)
 
     def hops(self, incoming: Incoming) -> str:
         """The loop guard of a call made for `incoming`: the proxies that it has passed, this one last (BE-05)."""
         seen = incoming.header(b"x-llmproxy-loop-guard")
         own = self.running.instance_id
         return f"{seen},{own}" if seen else own
+
+    def identity(self, backend: Backend, incoming: Incoming) -> dict[str, str]:
+        """The headers by which a call of `backend` made for `incoming` says who calls (REQ-09)."""
+        identity = backend.settings.identity
+        wanted = identity.from_client
+        passed = dict(forwardable_request_headers(incoming.headers, wanted)) if wanted else {}
+        return identity_headers(identity, lambda name: passed.get(name.encode(), b"").decode("latin-1"))
 
     def shown(self, fault: Fault) -> Fault:
         """The fault as clients may see it: what an upstream said holds no secret and at most 500 characters."""

@@ -69,7 +69,7 @@ def remember_confirmation(session: Session, text: str) -> None:
 
 def _effective_model(exchange: Exchange) -> str:
     try:
-        decision = exchange.gateway.decide(exchange.requested_model, exchange.session, exchange.session.one_off)
+        decision = exchange.gateway.router.decide(exchange.requested_model, exchange.session, exchange.session.one_off)
     except FaultError:
         return exchange.requested_model
     return decision.model or decision.route or exchange.requested_model or "llm-proxy"

@@ -11,10 +11,11 @@ import msgspec
 from llm_proxy import dialects
 from llm_proxy.backends.base import Backend, Call
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
-from llm_proxy.conversation.parts import Media, Opaque, Refusal, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import Request
 from llm_proxy.dialects.base import ModelInfo, Target
 from llm_proxy.dialects.openai_responses import state
+from llm_proxy.features.context_window import measured
+from llm_proxy.routing.choice import ROUTE_PREFIX
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import stored_responses
 from llm_proxy.server.clients import Client
@@ -22,6 +23,7 @@ from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, protocol_headers, read_members
 from llm_proxy.server.paths import Route
 from llm_proxy.sessions.session import Session
+from llm_proxy.tokens.meter import METER
 from llm_proxy.wire import json as wire_json
 
 _LOG = logging.getLogger(__name__)
@@ -58,13 +60,14 @@ async def count(
         with Presence(incoming, outgoing):
             tokens = await _counted(gateway, incoming, attempt, client.name, request)
     if tokens is None:
-        tokens = estimate(request)
+        tokens = await estimate(request, attempt, client.name)
     await outgoing.whole(200, [JSON_TYPE, *headers], client.write_count(tokens))
 
 
 def _counter(gateway: Gateway, request: Request, session: Session, caller: Client) -> Attempt | None:
     """Who would answer; a one-off is for the next turn, not for its counting."""
-    plan = gateway.plan(gateway.decide(request.model, session), session, caller)
+    router = gateway.router
+    plan = router.plan(router.decide(request.model, session), session, caller, looking=True)
     return next(iter(plan.attempts), None)
 
 
@@ -97,6 +100,7 @@ async def _counted(
                     action="count",
                     body=wire_json.encode(dialect.write_count_request(request, target)),
                     headers=protocol_headers(incoming),
+                    identity=gateway.identity(backend, incoming),
                     key=attempt.key,
                     loop_guard=gateway.hops(incoming),
                 )
@@ -112,40 +116,16 @@ async def _counted(
         return None
 
 
-def estimate(request: Request) -> int:
-    """A quick upper-leaning estimate of input tokens: about 3.6 bytes per token, images by the rule of thumb of 258 per tile or more."""
-    size = 0
-    images = 0
-    for message in request.messages:
-        size += 8
-        for part in message.parts:
-            more, pictures = _weight(part)
-            size, images = size + more, images + pictures
-    for tool in request.tools:
-        size += 24 + len(msgspec.json.encode(tool))
-    if request.format is not None and request.format.schema:
-        size += len(msgspec.json.encode(request.format.schema))
-    return max(1, int(size / 3.6)) + images * 1100
-
-
-def _weight(part: object) -> tuple[int, int]:
-    """(bytes of text, pictures) of a part."""
-    match part:
-        case Text(text=text) | Refusal(text=text) | Thinking(text=text):
-            return len(text.encode("utf-8", "replace")) + 4, 0
-        case ToolCall(name=name, arguments=arguments):
-            return len(name) + len(arguments.encode("utf-8", "replace")) + 24, 0
-        case ToolResult(parts=parts):
-            weights = [_weight(inner) for inner in parts]
-            return sum(weight for weight, _ in weights) + 24, sum(pictures for _, pictures in weights)
-        case Media(kind="document", text=text, data=data):
-            return len(text.encode("utf-8", "replace")) + len(data) // 4, 0
-        case Media():
-            return 32, 1
-        case Opaque(raw=raw):
-            return len(msgspec.json.encode(raw)), 0
-        case _:
-            return 0, 0
+async def estimate(request: Request, attempt: Attempt | None, surface: str) -> int:
+    """The input tokens of a request as the proxy counts them, for whom it would go to (REQ-07)."""
+    backend, model = (attempt.backend.id, attempt.model) if attempt else ("", request.model)
+    try:
+        measure = await measured(METER, request, backend, model, surface)
+    except Exception:
+        # A wall of its own: counting never fails because counting failed.
+        _LOG.exception("a request cannot be counted, its size is estimated")
+        measure = METER.quick(request, backend, model, surface)
+    return measure.tokens
 
 
 # Models
@@ -202,7 +182,9 @@ async def _catalogue(gateway: Gateway, only: str) -> tuple[list[ModelInfo], list
         if task in slow or task.result() is None or backend.list_failed
     ]
     found = [info for task in done for info in task.result() or ()]
-    return sorted(found, key=lambda info: (info.id.partition(":")[0], info.id)), missing
+    found = sorted(found, key=lambda info: (info.id.partition(":")[0], info.id))
+    routes = [] if only else [ModelInfo(id=ROUTE_PREFIX + name, owner="llm-proxy") for name in gateway.router.routes]
+    return found + routes, missing
 
 
 async def _listed(gateway: Gateway, backend: Backend) -> list[ModelInfo] | None:

@@ -12,7 +12,7 @@ import msgspec
 from llm_proxy.config import ConfigError
 from llm_proxy.config.groups import InternalApiOptions
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import openapi_document, session_pages
+from llm_proxy.server import openapi_document, routing_pages, session_pages
 from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing
@@ -272,6 +272,8 @@ async def internal(
             await _json(outgoing, headers, _backends(gateway))
         case "cooldowns", "GET" | "HEAD":
             await _json(outgoing, headers, _cooldowns(gateway))
+        case "routing", "GET" | "HEAD":
+            await _json(outgoing, headers, routing_pages.page(gateway, caller, incoming))
         case "cooldowns", "DELETE":
             gateway.keyring.clear(incoming.parameter("backend"))
             await _json(outgoing, headers, _cooldowns(gateway))

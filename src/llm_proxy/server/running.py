@@ -7,6 +7,7 @@ half a configuration.
 from __future__ import annotations
 
 import logging
+import math
 import secrets as random_bytes
 import time
 from collections import deque
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from llm_proxy.server.gateway import Gateway
 
 _LOG = logging.getLogger(__name__)
+_PAUSE_BETWEEN_WARNINGS = 60.0
+_MOST_WARNINGS = 1000
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +68,21 @@ class Running:
         self.draining = False
         self.ready = False
         self.active: set[Exchange] = set()
+        self._warned: dict[str, float] = {}
         self.change: Change = _unchangeable
         """Makes changes for all effective, and returns when they are saved."""
         self.reload: Reload = _unreloadable
         """Reads the configuration anew; returns what changed, in words. Raises ConfigError, and then nothing has changed."""
+
+    def warn_rarely(self, message: str) -> None:
+        """A warning that the same requests give again and again: in the log at most once a minute."""
+        now = time.monotonic()
+        if now - self._warned.get(message, -math.inf) < _PAUSE_BETWEEN_WARNINGS:
+            return
+        if len(self._warned) >= _MOST_WARNINGS:
+            self._warned.clear()
+        self._warned[message] = now
+        _LOG.warning("%s", message)
 
     async def reload_quietly(self) -> None:
         """Reloads for somebody who reads the log: what changed, or what is wrong."""

@@ -6,6 +6,7 @@ No room sees them. The client leaving frees the upstream, and the usage page lis
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from llm_proxy import dialects
 from llm_proxy.backends.base import Action, Call
@@ -13,12 +14,16 @@ from llm_proxy.backends.transport import ConnectError, Response
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.openai_chat import legacy
+from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.features.rate_limits import RateLimits
 from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
+from llm_proxy.server import unserved
 from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
-from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence
+from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, read_members
 from llm_proxy.server.paths import Route
+from llm_proxy.server.router import Purpose
 from llm_proxy.server.translation import FrameSource
 from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
@@ -39,7 +44,7 @@ async def completions(
 
 
 class SideCall:
-    """One request, from its body to its row on the usage page."""
+    """One request, from its body to its row on the usage page. Fulfils `features.exchange.CallView`."""
 
     def __init__(
         self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, headers: Headers, key: str, action: Action
@@ -48,13 +53,26 @@ class SideCall:
         self._incoming = incoming
         self._outgoing = outgoing
         self._headers = headers
-        self._key = key
+        self.key_name = key
+        self.cancelled = False
+        self.fault: Fault | None = None
+        self.usage: Usage | None = None
+        self.attempts: list[AttemptRecord] = []
+        self.time_to_first: float | None = None
+        self._body = b""
         self._action = action
         self._chat = dialects.get("openai-chat")
         self._caller = Client(gateway, incoming, key)
         self._session = self._caller.named_session()
         self._began = time.time()
-        self._usage = Usage()
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    def parameters(self) -> dict[str, Any]:
+        members = read_members(self._body)
+        return {"max_tokens": members.get("max_tokens")} if self._action == "completions" else {"max_tokens": 1}
 
     async def run(self) -> None:
         """Raises FaultError while nothing was sent."""
@@ -63,13 +81,33 @@ class SideCall:
         head = (legacy.read_embedding_head if embedding else legacy.read_completion_head)(self._body)
         self._model, self._user = head.model, head.user
         self._stream = head.stream and not embedding
-        decision = self._gateway.decide(self._model, self._session)
-        self._trail = Trail(self._gateway.plan(decision, self._session, self._caller), self._gateway.keyring)
-        with Presence(self._incoming, self._outgoing):
-            while (attempt := self._trail.next()) is not None:
-                if await self._try(attempt):
-                    return
-        raise FaultError(self._trail.fault())
+        router = self._gateway.router
+        purpose: Purpose = "embed" if embedding else "generate"
+        decision = router.decide(self._model, self._session, side=True, purpose=purpose)
+        self._trail = Trail(router.plan(decision, self._session, self._caller), self._gateway.keyring)
+        limits = self._gateway.rate_limits
+        try:
+            with Presence(self._incoming, self._outgoing):
+                await self._tries(limits)
+        except FaultError as error:
+            self.fault = error.fault
+            raise
+        except BaseException:
+            self.cancelled = True
+            raise
+        finally:
+            if limits is not None:
+                limits.on_finish(self)
+
+    async def _tries(self, limits: RateLimits | None) -> None:
+        while (attempt := self._trail.next()) is not None:
+            candidate = self._gateway.router.candidate(attempt)
+            refused = await limits.admit(self, candidate) if limits is not None else None
+            if refused is not None:
+                self._trail.passed_over(attempt, refused)
+            elif await self._try(attempt):
+                return
+        raise FaultError(await unserved.explained(self._trail))
 
     async def _try(self, attempt: Attempt) -> bool:
         if not attempt.backend.supports(self._action):
@@ -94,6 +132,7 @@ class SideCall:
             self._trail.failed(attempt, error.fault, answer_headers, time.time(), connecting=connecting)
             if not self._outgoing.started:
                 return False
+            self.fault = error.fault
             await self._break_off(error.fault)
             return True
         finally:
@@ -109,6 +148,7 @@ class SideCall:
                 action=self._action,
                 stream=self._stream,
                 body=wire_json.replace_member(self._body, "model", wire_json.encode(attempt.model)),
+                identity=self._gateway.identity(attempt.backend, self._incoming),
                 key=attempt.key,
                 redirect=attempt.redirect,
                 loop_guard=self._gateway.hops(self._incoming),
@@ -128,7 +168,8 @@ class SideCall:
             await self._stream_on(response, headers)
             return
         answer = await response.read(self._gateway.limits.max_answer_bytes)
-        self._usage = self._chat.read_usage(answer) or self._usage
+        self.usage = self._chat.read_usage(answer)
+        self.time_to_first = time.time() - self._began
         await self._outgoing.whole(200, [JSON_TYPE, *headers], answer)
 
     async def _stream_on(self, response: Response, headers: Headers) -> None:
@@ -138,7 +179,8 @@ class SideCall:
         await self._outgoing.start(200, [stream_type, (b"cache-control", b"no-cache"), *headers])
         async for chunk in response.chunks():
             if found := frames.feed(chunk):
-                self._usage = glancer.look(found).usage or self._usage
+                self.usage = glancer.look(found).usage or self.usage
+            self.time_to_first = self.time_to_first or time.time() - self._began
             await self._outgoing.write(chunk)
         await self._outgoing.end()
 
@@ -148,9 +190,10 @@ class SideCall:
             await self._outgoing.end(self._chat.glancer().failure_frames(self._gateway.shown(fault)))
 
     def _record(self, attempt: Attempt, status: int) -> None:
+        self.attempts.append(AttemptRecord(attempt.backend.id, attempt.model, attempt.key_name, status))
         if self._gateway.usage is None:
             return
-        usage = self._usage
+        usage = self.usage or Usage()
         self._gateway.usage.add(
             UsageRow(
                 id=next((value.decode("latin-1") for name, value in self._headers if name == b"x-request-id"), ""),
@@ -174,7 +217,7 @@ class SideCall:
                 stream=self._stream,
                 attempts=self._trail.calls,
                 session=self._session.id,
-                key_name=self._key,
+                key_name=self.key_name,
                 username=self._user,
                 agent=self._incoming.header(b"user-agent"),
             )

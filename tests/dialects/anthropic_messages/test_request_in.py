@@ -152,11 +152,15 @@ def test_tool_choice(choice: dict[str, Any], expected: ToolChoice, parallel: boo
             Reasoning("budget", budget=2048, visible=True),
         ),
         ({"thinking": {"type": "disabled"}}, Reasoning("off")),
+        ({"thinking": {"type": "enabled", "budget_tokens": 0}}, Reasoning("off", budget=0, visible=True)),
+        ({"thinking": {"type": "enabled", "budget_tokens": -1}}, Reasoning("auto", budget=-1, visible=True)),
+        ({"output_config": {"effort": "maximum"}}, Reasoning("effort", effort="max", visible=False)),
+        ({"output_config": {"effort": "none"}}, Reasoning("off", effort="none", visible=False)),
         (
             {"thinking": {"type": "adaptive", "display": "omitted"}, "output_config": {"effort": "high"}},
             Reasoning("auto", effort="high", visible=False),
         ),
-        ({"output_config": {"effort": "low"}}, Reasoning("effort", effort="low")),
+        ({"output_config": {"effort": "low"}}, Reasoning("effort", effort="low", visible=False)),
     ],
 )
 def test_thinking(fields: dict[str, Any], expected: Reasoning) -> None:

@@ -215,6 +215,8 @@ def test_upper_case_types_in_a_json_schema_are_lowered() -> None:
         ({"thinkingLevel": "high"}, Reasoning("effort", effort="high")),
         ({"thinkingLevel": "THINKING_LEVEL_UNSPECIFIED"}, Reasoning("auto")),
         ({"includeThoughts": True}, Reasoning("auto", visible=True)),
+        ({"thinkingLevel": "NONE"}, Reasoning("off")),
+        ({"thinkingLevel": "MAXIMUM"}, Reasoning("effort", effort="max")),
     ],
 )
 def test_thinking(config: dict[str, Any], expected: Reasoning) -> None:
@@ -276,3 +278,16 @@ def test_a_body_that_is_no_object_is_refused(raw: bytes) -> None:
     assert fault_of(raw).kind == "bad_request"
     with pytest.raises(FaultError):
         DIALECT.read_head(raw, "m")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("names", [("generationConfig", "thinkingConfig", "thinkingLevel"),
+                                   ("generation_config", "thinking_config", "thinking_level")])  # fmt: skip
+def test_an_unknown_level_is_refused_also_where_nobody_reads_the_whole(names: tuple[str, ...], wrapped: bool) -> None:
+    outer, middle, inner = names
+    body: dict[str, Any] = {"contents": "x", outer: {middle: {inner: "HUGE"}}}
+    raw = json.dumps({"generateContentRequest": body} if wrapped else body).encode()
+    for look in (DIALECT.read_head, DIALECT.read_request):
+        with pytest.raises(FaultError) as raised:
+            look(raw, "m", False)
+        assert raised.value.fault.param == "generationConfig.thinkingConfig.thinkingLevel"

@@ -41,7 +41,7 @@ from llm_proxy.conversation.parts import (
     Thinking,
     ToolCall,
 )
-from llm_proxy.conversation.request import FunctionTool, Request
+from llm_proxy.conversation.request import FunctionTool, Reasoning, Request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.openai_chat import DIALECT
 from tests.dialects.openai_chat.support import (
@@ -214,6 +214,16 @@ def test_hidden_thinking_shows_no_text_but_keeps_its_seal() -> None:
     for message in (whole, joined):
         assert "reasoning_content" not in message and "why" not in json.dumps(message)
     assert whole["reasoning_details"][0]["data"].startswith("gw1.")
+
+
+def test_reasoning_that_the_request_excludes_is_not_shown_in_any_field() -> None:
+    entry = {"type": "reasoning.text", "text": "why", "signature": "s"}
+    own = Seal(NAME, "details", json.dumps(entry), "openrouter/x")
+    excluding = Request(dialect=NAME, reasoning=Reasoning("effort", effort="low", visible=False))
+    for seal in (SIGNED, own, None):
+        whole, joined = both(answer(Thinking("why", seal=seal), Text("x")), request=excluding)
+        for message in (whole, joined):
+            assert message["content"] == "x" and "why" not in json.dumps(message)
 
 
 def test_summary_pieces_are_joined_with_a_blank_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -311,11 +312,36 @@ def test_an_envelope_in_the_history_is_found_as_the_value_of_a_seal() -> None:
         ({"enable_thinking": False}, Reasoning("off")),
         ({"enable_thinking": True, "thinking_budget": 99}, Reasoning("budget", budget=99)),
         ({"thinking_budget": 0}, Reasoning("off")),
+        ({"thinking_budget": -1}, Reasoning("auto", budget=-1)),
+        ({"reasoning_effort": "maximum"}, Reasoning("effort", effort="max")),
+        ({"reasoning_effort": "default"}, Reasoning("auto")),
+        ({"reasoning_effort": "high", "enable_thinking": False}, Reasoning("off")),
         ({}, None),
     ],
 )
 def test_every_control_of_reasoning_is_understood(fields: dict[str, Any], expected: Reasoning | None) -> None:
     assert read(body_of(**fields)).reasoning == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+    ],
+)
+def test_an_unknown_effort_is_refused_also_where_nobody_reads_the_whole(fields: dict[str, Any], param: str) -> None:
+    body = body_of(**fields)
+    for look in (DIALECT.read_head, DIALECT.read_request):
+        with pytest.raises(FaultError) as raised:
+            look(json.dumps(body).encode())
+        assert (raised.value.fault.kind, raised.value.fault.param) == ("bad_request", param)
+
+
+def test_the_head_tells_that_reasoning_shall_be_hidden() -> None:
+    bodies = (body_of(reasoning={"exclude": True}), body_of(reasoning={"exclude": False}), body_of())
+    heads = [DIALECT.read_head(json.dumps(body).encode()) for body in bodies]
+    assert [head.hides_reasoning for head in heads] == [True, False, False]
 
 
 def test_limits_stop_and_unknown_fields() -> None:

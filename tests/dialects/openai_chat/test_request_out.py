@@ -441,6 +441,14 @@ def test_several_choices_are_copies_where_the_target_makes_one() -> None:
         ("deepseek-chat", Reasoning("effort", "high"), {"thinking": {"type": "enabled"}}),
         ("glm-4.6", Reasoning("off"), {"thinking": {"type": "disabled"}}),
         ("qwen-plus", Reasoning("budget", budget=900), {"enable_thinking": True, "thinking_budget": 900}),
+        ("qwen-plus", Reasoning("effort", "low"), {"enable_thinking": True, "thinking_budget": 2048}),
+        ("qwen-plus", Reasoning("effort", "max"), {"enable_thinking": True}),
+        ("gpt-5.5", Reasoning("effort", "none"), {"reasoning_effort": "none"}),
+        ("gpt-5-pro", Reasoning("effort", "low"), {"reasoning_effort": "high"}),
+        ("gpt-5.2-chat-latest", Reasoning("effort", "max"), {"reasoning_effort": "medium"}),
+        ("gpt-oss-120b", Reasoning("off"), {"reasoning_effort": "low"}),
+        ("o1-mini", Reasoning("effort", "high"), {}),
+        ("deepseek-r1", Reasoning("off"), {}),
     ],
 )
 def test_reasoning_is_asked_for_in_the_targets_way(model: str, reasoning: Reasoning, expected: dict[str, Any]) -> None:
@@ -451,11 +459,19 @@ def test_reasoning_is_asked_for_in_the_targets_way(model: str, reasoning: Reason
 
 def test_openrouters_reasoning_object() -> None:
     def reasoning(given: Reasoning) -> Any:
-        return written(asked(HI, reasoning=given), thinking="object").body["reasoning"]
+        return written(asked(HI, reasoning=given), "openai/gpt-5.5", thinking="object").body["reasoning"]
 
     assert reasoning(Reasoning("budget", budget=2000)) == {"max_tokens": 2000}
     assert reasoning(Reasoning("effort", "low", visible=False)) == {"effort": "low", "exclude": True}
     assert reasoning(Reasoning("off")) == {"enabled": False}
+    assert reasoning(Reasoning("auto", budget=-1)) == {"enabled": True}
+    assert reasoning(Reasoning("effort", "max")) == {"effort": "xhigh"}
+    assert reasoning(Reasoning("auto", effort="low")) == {"effort": "low"}
+
+
+def test_a_model_known_not_to_reason_gets_nothing_also_where_servers_have_one_form_for_all() -> None:
+    body = written(asked(HI, reasoning=Reasoning("effort", "high")), "openai/gpt-4o", thinking="object").body
+    assert "reasoning" not in body and "reasoning_effort" not in body
 
 
 def test_output_formats() -> None:

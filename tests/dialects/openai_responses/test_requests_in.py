@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -373,6 +374,9 @@ def test_tools_and_choices() -> None:
         ),
         ({"model": "m", "input": "x", "include": "x"}, "include"),
         ({"model": "m", "input": "x", "reasoning": {"effort": 3}}, "reasoning.effort"),
+        ({"model": "m", "input": "x", "reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"model": "m", "input": "x", "reasoning": {"max_tokens": "9"}}, "reasoning.max_tokens"),
+        ({"model": "m", "input": "x", "reasoning": {"exclude": 1}}, "reasoning.exclude"),
     ],
 )
 def test_wrong_types_name_their_field(body: dict[str, Any], param: str) -> None:
@@ -457,3 +461,31 @@ def test_any_request_is_read_or_refused(fields: dict[str, Any]) -> None:
         assert error.fault.kind == "bad_request"
         return
     DIALECT.write_request(request, target("m"))
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ({"effort": "maximum"}, Reasoning("effort", effort="max")),
+        ({"effort": "none"}, Reasoning("off")),
+        ({"max_tokens": 4096}, Reasoning("budget", budget=4096)),
+        ({"max_tokens": 0}, Reasoning("off")),
+        ({"enabled": False, "effort": "low"}, Reasoning("off")),
+        ({"effort": "low", "exclude": True}, Reasoning("effort", effort="low", visible=False)),
+        ({"summary": "auto", "exclude": True}, Reasoning("auto", visible=False, summary="auto")),
+        ({"context": "auto"}, None),
+        ({}, None),
+    ],
+)
+def test_reasoning_is_read_with_the_members_that_chat_has(control: dict[str, Any], expected: Reasoning | None) -> None:
+    assert read({"model": "m", "input": "x", "reasoning": control}).reasoning == expected
+
+
+def test_a_budget_gives_way_to_what_the_session_wants() -> None:
+    body = {"model": "gpt-5.5", "input": "x", "reasoning": {"max_tokens": 4096, "context": "auto"}}
+    request = read(body)
+    wanted = Reasoning("effort", effort="high")
+    changed = msgspec.structs.replace(request, reasoning=wanted, added=frozenset({"reasoning"}))
+    old, new = (DIALECT.write_request(one, target()).body for one in (request, changed))
+    sent = json.loads(rewrite(json.dumps(body).encode(), old, new))
+    assert sent["reasoning"] == {"effort": "high", "context": "auto"}

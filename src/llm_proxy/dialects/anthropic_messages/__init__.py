@@ -29,6 +29,7 @@ from llm_proxy.dialects.anthropic_messages import (
     wire,
 )  # fmt: skip
 from llm_proxy.dialects.base import Head, ModelInfo, Opening, Outgoing, ReadContext, ReplyContext, Target
+from llm_proxy.dialects.efforts import clamp_effort, says_maximum, with_known_maximum
 from llm_proxy.wire import json
 from llm_proxy.wire.json import Body
 
@@ -36,14 +37,17 @@ from llm_proxy.wire.json import Body
 class _Call(msgspec.Struct):
     model: Any = None
     stream: Any = None
+    output_config: Any = None
 
 
+_EFFORTS = (("output_config", "effort"),)
 _decode_call = msgspec.json.Decoder(_Call).decode
 
 
 class AnthropicMessages:
     name = wire.NAME
     heartbeat = stream_out.PING
+    steering_signs: tuple[bytes, ...] = (b'"thinking"', b'"output_config"', b'"temperature"', b'"top_p"', b'"top_k"')
 
     # ---- toward clients
 
@@ -78,7 +82,7 @@ class AnthropicMessages:
 
     def retarget(self, body: bytes, target: Target) -> bytes:
         """Replaces `model`, and `stream` where the call differs from what the client asked; usage always
-        comes by itself.
+        comes by itself. The effort `maximum`, which no provider knows, becomes the model's highest.
         """
         call = _decode_call(body)
         if isinstance(call.model, str):
@@ -87,10 +91,15 @@ class AnthropicMessages:
             body = json.replace_member(body, "model", json.encode(target.model))
         if bool(call.stream) != target.stream:
             body = json.replace_member(body, "stream", json.encode(target.stream))
+        if says_maximum(call.output_config, "effort"):
+            body = with_known_maximum(body, _EFFORTS, clamp_effort("max", target.capabilities.efforts))
         return body
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)
+
+    def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+        return request_out.steering(request, target)
 
     def write_as_read(self, request: Request) -> dict[str, Any]:
         """The body as it was read, adapted to no target: the `old` side of `wire.json.rewrite`."""

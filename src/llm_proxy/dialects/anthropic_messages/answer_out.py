@@ -92,7 +92,7 @@ def write_part(part: Part, context: ReplyContext) -> Block | None:
 
 def _thinking(part: Thinking, context: ReplyContext) -> Block | None:
     seal = part.seal
-    if not part.text or not context.show_thinking:
+    if not part.text or not context.shows_thinking:
         return sealed_block(seal, bool(part.text), context)
     return {"type": "thinking", "thinking": part.text, "signature": signature_of(seal, context)}
 

@@ -13,6 +13,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
+    read_recent,
     read_users,
     texts_of,
 )
@@ -26,6 +27,7 @@ def read_opening(body: Body) -> Opening:
     messages = list_in(members.get("messages"))
     system, first = read_beginning(messages, _texts, role_of=_role, system_roles=_SYSTEM)
     format_ = object_in(members.get("output_config")).get("format") or members.get("output_format")
+    recent, answered = read_recent(messages, _recent_texts, _answers)
     return Opening(
         system=texts_of(members.get("system")) + system,
         first_user=first,
@@ -34,6 +36,8 @@ def read_opening(body: Body) -> Opening:
         json_demanded=object_in(format_).get("type") in ("json_schema", "json_object"),
         max_tokens=count_in(members.get("max_tokens")),
         messages=len(messages),
+        answered=answered,
+        recent=recent,
         ids=ids_of(members),
     )
 
@@ -44,3 +48,20 @@ def _role(message: dict[str, Any]) -> Any:
 
 def _texts(message: dict[str, Any]) -> tuple[str, ...]:
     return texts_of(message.get("content"))
+
+
+def _answers(message: dict[str, Any]) -> bool:
+    return message.get("role") == "assistant"
+
+
+def _recent_texts(message: dict[str, Any]) -> tuple[str, ...]:
+    if message.get("role") != "user":
+        return ()
+    content = message.get("content")
+    if type(content) is not list:
+        return texts_of(content)
+    found: list[str] = []
+    for part in content:
+        result = type(part) is dict and part.get("type") == "tool_result"
+        found.extend(texts_of(part.get("content") if result else [part]))
+    return tuple(found)

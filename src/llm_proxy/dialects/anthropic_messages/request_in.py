@@ -6,12 +6,11 @@ nothing of targets.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from llm_proxy.conversation.fault import FaultError, bad_request
 from llm_proxy.conversation.parts import Media, Opaque, Part, Text, Thinking, ToolCall, ToolResult
 from llm_proxy.conversation.request import (
-    EFFORTS,
     FunctionTool,
     Message,
     Reasoning,
@@ -24,6 +23,7 @@ from llm_proxy.conversation.request import (
 )  # fmt: skip
 from llm_proxy.dialects.anthropic_messages import wire
 from llm_proxy.dialects.base import Head
+from llm_proxy.dialects.efforts import check_effort, read_effort
 from llm_proxy.wire import json
 from llm_proxy.wire.faults import WireFault
 
@@ -94,6 +94,7 @@ def read_head(body: json.Body) -> Head:
         raise bad_request("max_tokens: Field required", "max_tokens")
     if not isinstance(members.get("messages"), list):
         raise _wrong("messages", "a list", members.get("messages"))
+    check_effort(wire.object_in(members.get("output_config")).get("effort"), "output_config.effort")
     user = wire.text_in(wire.object_in(metadata).get("user_id"))
     return Head(model=model or "", stream=bool(stream), size=len(body), include_usage=True, user=user)
 
@@ -311,9 +312,8 @@ def _read_thinking_and_output(fields: dict[str, Any]) -> tuple[Reasoning | None,
     them stays there.
     """
     output = dict(_optional(fields, "output_config", dict) or {})
-    effort = output.pop("effort", None)
-    if effort is not None and effort not in EFFORTS:
-        raise bad_request(f"output_config.effort: unknown effort {effort!r:.40}", "output_config.effort")
+    word = output.pop("effort", None)
+    effort = None if word is None else read_effort(_need(word, str, "output_config.effort"), "output_config.effort")
     format_ = _read_format(output.pop("format", None), "output_config.format")
     older = fields.pop("output_format", None)
     if format_ is None:
@@ -321,7 +321,8 @@ def _read_thinking_and_output(fields: dict[str, Any]) -> tuple[Reasoning | None,
     if output:
         fields["output_config"] = output
     thinking = _optional(fields, "thinking", dict)
-    reasoning = None if effort is None else Reasoning("effort", effort=effort)
+    # Without `thinking` no thinking block may reach this client, whatever another provider makes of the effort.
+    reasoning = None if effort is None else Reasoning(_mode(effort, "effort"), effort=effort, visible=False)
     if thinking is None:
         return reasoning, format_
     display = thinking.get("display")
@@ -335,14 +336,20 @@ def _read_thinking_and_output(fields: dict[str, Any]) -> tuple[Reasoning | None,
             budget = thinking.get("budget_tokens")
             if isinstance(budget, bool) or not isinstance(budget, int):
                 raise _wrong("thinking.budget_tokens", "an integer", budget)
+            if budget <= 0:
+                return Reasoning("auto" if budget else "off", budget=budget, **shown), format_
             return Reasoning("budget", budget=budget, **shown), format_
         case "adaptive":
-            return Reasoning("auto", **shown), format_
+            return Reasoning(_mode(effort, "auto"), **shown), format_
         case "disabled":
             return Reasoning("off", effort=effort), format_
         case _:
             fields["thinking"] = thinking
             return reasoning, format_
+
+
+def _mode(effort: str | None, otherwise: Literal["effort", "auto"]) -> Literal["off", "effort", "auto"]:
+    return "off" if effort == "none" else otherwise
 
 
 def _read_format(value: Any, path: str) -> ResponseFormat | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from llm_proxy.conversation.request import Reasoning, Request
 from llm_proxy.dialects.anthropic_messages.draft import Draft
@@ -17,7 +17,7 @@ from llm_proxy.dialects.anthropic_messages.messages_out import (
 )  # fmt: skip
 from llm_proxy.dialects.anthropic_messages.tools_out import write_choice, write_format, write_tools
 from llm_proxy.dialects.base import Duties, Outgoing, Target
-from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of
+from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of, is_off
 
 _LEAST_BUDGET = 1024
 
@@ -79,6 +79,16 @@ def write_as_read(request: Request) -> dict[str, Any]:
     `write_request` is every edit and every demand of the target.
     """
     return _write_body(Draft(request, None))
+
+
+_STEERING: Final[tuple[str, ...]] = ("max_tokens", "thinking", "output_config", "temperature", "top_p", "top_k")
+
+
+def steering(request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The members that steer the model: as the client wrote them, and as the target's model takes them."""
+    found = write_as_read(request), write_request(request, target).body
+    as_read, adapted = ({name: body[name] for name in _STEERING if name in body} for body in found)
+    return as_read, adapted
 
 
 def write_count_request(request: Request, target: Target) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def _thinking(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) -> dic
                 _write_effort(draft, reasoning, output)
             return _budgeted(draft, reasoning)
         case _:
-            if effort_of(reasoning) != "none":
+            if not is_off(reasoning):
                 draft.lose(f"reasoning: {draft.target.model} cannot think")
             return None
 
@@ -207,6 +217,8 @@ def _write_effort(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) ->
     effort = reasoning.effort if reasoning.mode in ("auto", "off") or draft.own_thinking else effort_of(reasoning)
     if effort is None and draft.own_thinking and reasoning.mode == "budget" and not draft.capabilities.budget_too:
         effort = effort_of(reasoning) if draft.capabilities.thinking == "adaptive" else None
+    if is_off(reasoning) and not draft.capabilities.thinking_off:
+        effort = "low"
     if effort is None or effort == "none":
         return
     accepted = draft.capabilities.efforts
@@ -219,7 +231,7 @@ def _write_effort(draft: Draft, reasoning: Reasoning, output: dict[str, Any]) ->
 
 
 def _adaptive(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
-    if effort_of(reasoning) == "none":
+    if is_off(reasoning):
         if not draft.capabilities.thinking_off:
             draft.lose(f"reasoning: {draft.target.model} cannot stop thinking")
             return {"type": "adaptive"}
@@ -234,7 +246,7 @@ def _adaptive(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
 
 
 def _budgeted(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
-    if effort_of(reasoning) == "none":
+    if is_off(reasoning):
         return {"type": "disabled"} if draft.own_thinking else None
     if draft.own_thinking and reasoning.mode == "effort":
         if not draft.capabilities.effort_beside_budget:
@@ -243,10 +255,10 @@ def _budgeted(draft: Draft, reasoning: Reasoning) -> dict[str, Any] | None:
     if draft.own_thinking and reasoning.mode == "auto":
         draft.lose("thinking: adaptive became a budget")
     most = draft.capabilities.max_thinking_budget or draft.capabilities.max_output
-    budget = budget_of(reasoning, maximum=most)
+    budget = budget_of(reasoning, most=most)
     if budget is None:
         effort = reasoning.effort or "medium"
-        budget = budget_of(Reasoning("effort", effort=effort), maximum=most)
+        budget = budget_of(Reasoning("effort", effort=effort), most=most)
     return {"type": "enabled", "budget_tokens": budget if draft.own_thinking else max(_LEAST_BUDGET, budget or 0)}
 
 
@@ -316,7 +328,7 @@ def _write_sampling(draft: Draft, body: dict[str, Any]) -> None:
             if name == "top_k" or (name == "temperature" and value != 1) or (name == "top_p" and value < 0.95)
         }
     if "temperature" in values and "top_p" in values and capabilities.sampling == "one":
-        refused.add("top_p")
+        refused.add(draft.request.lesser)
     if "top_k" in values and not capabilities.top_k:
         refused.add("top_k")
     for name in sorted(refused):

@@ -183,7 +183,7 @@ class StreamWriter:
                 kind = "custom" if skeleton.kind == "custom" else "tool"
                 self._called = True
             case Thinking():
-                kind, shown = "thinking", self._context.show_thinking
+                kind, shown = "thinking", self._context.shows_thinking
             case _:
                 kind = "text"
         self._parts[event.part] = _Part(skeleton, kind, shown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from llm_proxy.conversation.answer import Answer
@@ -27,6 +28,7 @@ from llm_proxy.dialects.base import (
     StreamWriter,
     Target,
 )
+from llm_proxy.dialects.efforts import clamp_effort, with_known_maximum
 from llm_proxy.dialects.gemini import answer_in, answer_out, errors, glance, opening, request_in, request_out
 from llm_proxy.dialects.gemini.wire import NAME, Object, decode_body, integer
 from llm_proxy.wire import json as wire_json
@@ -34,6 +36,7 @@ from llm_proxy.wire.faults import WireFault
 from llm_proxy.wire.json import Body
 
 _MODEL_MEMBER = re.compile(rb'"model"\s*:')
+_LEVELS = tuple(product(*request_in.LEVEL))
 _METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 
 
@@ -42,12 +45,14 @@ class Gemini:
 
     name = NAME
     heartbeat = b""
+    steering_signs: tuple[bytes, ...] = ()
 
     # towards clients
 
     def read_head(self, body: Body, path_model: str = "", path_stream: bool = False) -> Head:
         model = path_model.removeprefix("models/")
         members = decode_body(body)
+        request_in.check_level(members)
         if not model:
             named = members.get("model", "")
             if not isinstance(named, str):
@@ -86,7 +91,10 @@ class Gemini:
     # towards providers
 
     def retarget(self, body: bytes, target: Target) -> bytes:
-        """The model is in the path; only a body that names one, too, must name the same."""
+        """The model is in the path; only a body that names one, too, must name the same. The level `maximum`, which no
+        provider knows, becomes the model's highest."""
+        if b"hinkingLevel" in body or b"hinking_level" in body:
+            body = with_known_maximum(body, _LEVELS, clamp_effort("max", target.capabilities.efforts).upper())
         if _MODEL_MEMBER.search(body) is None and b'"generate' not in body:
             return body
         members = wire_json.split_object(body)
@@ -100,6 +108,9 @@ class Gemini:
             if named is not None:
                 body = wire_json.replace_member(body, wrapper, _renamed(inner, named, target.model))
         return body
+
+    def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

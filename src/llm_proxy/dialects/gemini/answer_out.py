@@ -142,7 +142,7 @@ class Composer:
             case ToolCall():
                 return
             case Thinking():
-                if not self._context.show_thinking:
+                if not self._context.shows_thinking:
                     return
                 if new_piece:
                     text = "\n\n" + text
@@ -166,7 +166,7 @@ class Composer:
     def _seal(self, opened: _Open, seal: Seal) -> None:
         """A signature goes onto the text it came with, else onto the next or, at the end, an empty one."""
         if isinstance(opened.skeleton, ToolCall) or (
-            isinstance(opened.skeleton, Thinking) and not self._context.show_thinking
+            isinstance(opened.skeleton, Thinking) and not self._context.shows_thinking
         ):
             return
         signature = self._signature(seal)

@@ -13,7 +13,9 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
+    read_recent,
     read_users,
+    strings_in,
 )
 from llm_proxy.wire.json import Body
 
@@ -24,16 +26,13 @@ def read_opening(body: Body) -> Opening:
     outer = members_of(body)
     members = object_in(_either(outer, "generateContentRequest", "generate_content_request")) or outer
     contents = list_in(members.get("contents"))
-    system, first = read_beginning(
-        [{"parts": content} if type(content) is str else content for content in contents],
-        _texts,
-        role_of=_role,
-        system_roles=_SYSTEM,
-    )
+    turns = [{"parts": content} if type(content) is str else content for content in contents]
+    system, first = read_beginning(turns, _texts, role_of=_role, system_roles=_SYSTEM)
     instruction = _either(members, "systemInstruction", "system_instruction")
     config = object_in(_either(members, "generationConfig", "generation_config"))
     schema = _either(config, "responseSchema", "response_schema")
     json_schema = _either(config, "responseJsonSchema", "response_json_schema")
+    recent, answered = read_recent(turns, _recent_texts, _answers)
     return Opening(
         system=_instructed(instruction) + system,
         first_user=first,
@@ -46,6 +45,8 @@ def read_opening(body: Body) -> Opening:
         ),
         max_tokens=count_in(_either(config, "maxOutputTokens", "max_output_tokens")),
         messages=len(contents),
+        answered=answered,
+        recent=recent,
         ids=ids_of(outer),
     )
 
@@ -77,6 +78,21 @@ def _part_texts(parts: Any) -> tuple[str, ...]:
         if type(text) is str and text:
             found.append(text)
     return tuple(found)
+
+
+def _answers(content: dict[str, Any]) -> bool:
+    return content.get("role") == "model"
+
+
+def _recent_texts(content: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for part in list_in(content.get("parts")):
+        result = _either(part, "functionResponse", "function_response") if type(part) is dict else None
+        if type(result) is dict:
+            found.extend(strings_in(result.get("response")))
+        else:
+            found.extend(_part_texts([part]))
+    return found
 
 
 def _names(tools: Any) -> tuple[str, ...]:

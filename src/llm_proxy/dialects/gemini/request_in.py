@@ -25,6 +25,7 @@ from llm_proxy.conversation.request import (
     Tool,
     ToolChoice,
 )
+from llm_proxy.dialects.efforts import check_effort, read_effort, reasoning_for
 from llm_proxy.dialects.gemini import results
 from llm_proxy.dialects.gemini.wire import (
     NAME,
@@ -76,7 +77,22 @@ _DETAILS = {
     "MEDIA_RESOLUTION_HIGH": "high",
     "MEDIA_RESOLUTION_ULTRA_HIGH": "original",
 }
-_EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH")
+# Where the thinking level stands, in both spellings.
+LEVEL = (
+    ("generationConfig", "generation_config"),
+    ("thinkingConfig", "thinking_config"),
+    ("thinkingLevel", "thinking_level"),
+)
+_UNSAID = ("", "THINKING_LEVEL_UNSPECIFIED")
+
+
+def check_level(body: Object) -> None:
+    """Is the thinking level one? For bodies that go on as they are. Raises FaultError (bad_request) naming the field."""
+    inner: Any = body.get("generateContentRequest", body.get("generate_content_request", body))
+    for names in LEVEL:
+        inner = next((inner[name] for name in names if name in inner), None) if isinstance(inner, dict) else None
+    if isinstance(inner, str) and inner.upper() not in _UNSAID:
+        check_effort(inner, ".".join(names[0] for names in LEVEL))
 
 
 def read_request(body: wire_json.Body, path_model: str = "", path_stream: bool = False) -> Request:
@@ -405,14 +421,10 @@ class _Generation:
         if config:
             self._config["thinkingConfig"] = config
         if budget is not None:
-            tokens = _whole(budget, f"{path}.thinkingBudget")
-            if tokens == 0:
-                return Reasoning("off", visible=visible)
-            return Reasoning("auto" if tokens < 0 else "budget", budget=tokens, visible=visible)
-        word = _text(level, f"{path}.thinkingLevel").upper() if level is not None else ""
-        if word in _EFFORTS:
-            return Reasoning("effort", effort=word.lower(), visible=visible)  # type: ignore[arg-type]
-        return Reasoning("auto", visible=visible)
+            return reasoning_for(None, _whole(budget, f"{path}.thinkingBudget"), visible=visible)
+        word = _text(level, f"{path}.thinkingLevel") if level is not None else ""
+        effort = None if word.upper() in _UNSAID else read_effort(word, f"{path}.thinkingLevel")
+        return reasoning_for(effort, None, visible=visible)
 
 
 # Shared with the reader of answers.

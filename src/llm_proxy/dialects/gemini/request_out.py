@@ -11,7 +11,7 @@ from typing import Any
 
 from llm_proxy.conversation.request import Request
 from llm_proxy.dialects.base import Duties, Outgoing, Target
-from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of
+from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of, is_off
 from llm_proxy.dialects.gemini import contents
 from llm_proxy.dialects.gemini.tools import Tools
 from llm_proxy.dialects.gemini.wire import NAME, Object, camelled, is_data, respelled
@@ -41,7 +41,7 @@ def model_path(model: str) -> str:
 
 
 # Where the session gave a general value and one for Gemini, the one for Gemini counts.
-_OF_ADDED = {"temperature": "temperature", "top_p": "topP"}
+_OF_ADDED = {"temperature": "temperature", "top_p": "topP", "max_output_tokens": "maxOutputTokens"}
 # Of the members of a line a generationConfig may hold one.
 _ALTERNATIVES = (
     frozenset(("thinkingBudget", "thinkingLevel")),
@@ -248,7 +248,7 @@ class _Writer:
         if self._own and "reasoning" not in self._request.added:
             return self._own_thinking()
         if capabilities.thinking == "none":
-            if reasoning.mode != "off":
+            if not is_off(reasoning):
                 self.lose(f"reasoning: {self._target.model} does not reason")
             return {}
         config: Object = {}
@@ -256,7 +256,7 @@ class _Writer:
             shown = reasoning.visible
         else:
             shown = not self._own and (self._request.dialect != "openai-responses" or bool(reasoning.summary))
-        if shown and reasoning.mode != "off":
+        if shown and not is_off(reasoning):
             config["includeThoughts"] = True
         if capabilities.thinking == "level":
             effort = effort_of(reasoning)
@@ -265,7 +265,8 @@ class _Writer:
                     self.lose(f"reasoning: {self._target.model} cannot switch it off, the lowest level was taken")
                 config["thinkingLevel"] = clamp_effort(effort, capabilities.efforts).upper()
             return config
-        budget = budget_of(reasoning, gemini=True, maximum=capabilities.max_thinking_budget)
+        least, most = capabilities.least_thinking_budget, capabilities.max_thinking_budget
+        budget = budget_of(reasoning, gemini=True, least=least, most=most)
         if budget is None:
             config["thinkingBudget"] = -1
         elif budget > 0 or capabilities.thinking_off:

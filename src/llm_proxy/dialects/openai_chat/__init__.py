@@ -46,6 +46,7 @@ class OpenAIChat:
 
     name = NAME
     heartbeat = HEARTBEAT
+    steering_signs: tuple[bytes, ...] = ()
 
     # towards clients
 
@@ -80,6 +81,9 @@ class OpenAIChat:
 
     def retarget(self, body: bytes, target: Target) -> bytes:
         return request_out.retarget(body, target)
+
+    def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

@@ -104,11 +104,13 @@ def detail_entry(thought: Thinking, index: int, context: ReplyContext) -> dict[s
         return None
     if seal.origin == NAME and not seal.value.startswith(ENVELOPE):
         entry = native_entry(seal)
-        return None if entry is None else {**entry, "index": index}
+        if entry is None or (thought.text and not context.shows_thinking):
+            return None  # what such an entry seals holds for its text only
+        return {**entry, "index": index}
     value = _carried(seal, context)
     if not value:
         return None
-    return {**packed_entry(seal, value, thought.text if context.show_thinking else ""), "index": index}
+    return {**packed_entry(seal, value, thought.text if context.shows_thinking else ""), "index": index}
 
 
 def annotation(citation: Citation, before: int, length: int) -> dict[str, Any] | None:
@@ -227,7 +229,7 @@ def _message(choice: Choice, context: ReplyContext) -> dict[str, Any]:
         "refusal": refusal or None,
     }
     thoughts = [part for part in choice.parts if isinstance(part, Thinking)]
-    reasoning = "".join(thought.text for thought in thoughts) if context.show_thinking else ""
+    reasoning = "".join(thought.text for thought in thoughts) if context.shows_thinking else ""
     if reasoning:
         message["reasoning_content"] = reasoning
     entries = [detail_entry(thought, index, context) for index, thought in enumerate(thoughts)]

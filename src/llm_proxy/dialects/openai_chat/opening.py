@@ -13,6 +13,7 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
+    read_recent,
     read_users,
     texts_of,
 )
@@ -20,12 +21,15 @@ from llm_proxy.wire.json import Body
 
 _SYSTEM = ("system", "developer")
 _JSON = ("json_object", "json_schema")
+# Of tools and of the user; system messages in between are the client's.
+_RECENT = ("user", "tool", "function")
 
 
 def read_opening(body: Body) -> Opening:
     members = members_of(body)
     messages = list_in(members.get("messages"))
     system, first = read_beginning(messages, _texts, role_of=_role, system_roles=_SYSTEM)
+    recent, answered = read_recent(messages, _recent_texts, _answers)
     return Opening(
         system=system,
         first_user=first,
@@ -34,6 +38,8 @@ def read_opening(body: Body) -> Opening:
         json_demanded=object_in(members.get("response_format")).get("type") in _JSON,
         max_tokens=count_in(members.get("max_completion_tokens"), members.get("max_tokens")),
         messages=len(messages),
+        answered=answered,
+        recent=recent,
         ids=ids_of(members),
     )
 
@@ -44,3 +50,11 @@ def _role(message: dict[str, Any]) -> Any:
 
 def _texts(message: dict[str, Any]) -> tuple[str, ...]:
     return texts_of(message.get("content"))
+
+
+def _answers(message: dict[str, Any]) -> bool:
+    return message.get("role") == "assistant"
+
+
+def _recent_texts(message: dict[str, Any]) -> tuple[str, ...]:
+    return _texts(message) if message.get("role") in _RECENT else ()

@@ -11,7 +11,6 @@ from typing import Any
 
 from llm_proxy.conversation.fault import bad_request
 from llm_proxy.conversation.request import (
-    EFFORTS,
     CustomTool,
     FunctionTool,
     Reasoning,
@@ -23,6 +22,7 @@ from llm_proxy.conversation.request import (
     ToolChoice,
 )
 from llm_proxy.dialects.base import Head
+from llm_proxy.dialects.efforts import check_effort, read_effort, reasoning_for
 from llm_proxy.dialects.openai_chat.fields import (
     NAME,
     Fields,
@@ -58,6 +58,7 @@ _NUMBERS = (
     "thinking_budget",
     *LIMITS,
 )
+_UNSAID = "default"  # Groq's word for leaving the effort to the model
 _SAMPLING = ("temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty")
 _KNOWN = frozenset(
     (
@@ -123,7 +124,12 @@ def read_head(body: Body, path_model: str = "") -> Head:
         size=len(body),
         include_usage=bool(options and options.flag("include_usage")),
         user=fields.text("user"),
+        hides_reasoning=_hides_reasoning(fields.raw.get("reasoning")),
     )
+
+
+def _hides_reasoning(control: Any) -> bool:
+    return type(control) is dict and control.get("exclude") is True
 
 
 def _check_outline(fields: Fields) -> None:
@@ -134,6 +140,11 @@ def _check_outline(fields: Fields) -> None:
         value = fields.raw.get(name)
         if value is not None and (type(value) is bool or not isinstance(value, int | float)):
             raise wrong_type(name, "a number", value)
+    if (effort := fields.raw.get("reasoning_effort")) != _UNSAID:
+        check_effort(effort, "reasoning_effort")
+    control = fields.raw.get("reasoning")
+    if type(control) is dict:
+        check_effort(control.get("effort"), "reasoning.effort")
 
 
 def read_model(fields: Fields, path_model: str) -> str:
@@ -238,7 +249,10 @@ def read_stop(fields: Fields) -> tuple[str, ...]:
 def read_reasoning(fields: Fields) -> Reasoning | None:
     """How much the model shall think, from whichever of the dialects' controls is there."""
     control = fields.object("reasoning")
-    effort = fields.text("reasoning_effort") or (control.text("effort") if control else "")
+    word, path = fields.text("reasoning_effort"), "reasoning_effort"
+    if not word and control:
+        word, path = control.text("effort"), "reasoning.effort"
+    effort = read_effort(word, path) if word and word != _UNSAID else None
     budget = fields.integer("thinking_budget")
     visible: bool | None = None
     summary = ""
@@ -254,17 +268,10 @@ def read_reasoning(fields: Fields) -> Reasoning | None:
         budget = thinking.integer("budget_tokens") if thinking.has("budget_tokens") else budget
     included = fields.flag("include_reasoning")
     visible = included if included is not None and visible is None else visible
-    if switched is False or effort == "none":
+    if switched is False:
         return Reasoning("off", visible=visible, summary=summary)
-    if effort in EFFORTS:
-        # `in` over the tuple of words is the check that makes this an Effort.
-        return Reasoning("effort", effort=effort, budget=budget, visible=visible, summary=summary)
-    if budget == 0:
-        return Reasoning("off", visible=visible, summary=summary)
-    if budget is not None:
-        return Reasoning("budget", budget=budget, visible=visible, summary=summary)
-    if switched or effort or control:
-        return Reasoning("auto", visible=visible, summary=summary)
+    if word or switched or control or budget is not None:
+        return reasoning_for(effort, budget, visible=visible, summary=summary)
     return None
 
 

@@ -26,7 +26,7 @@ from llm_proxy.conversation.request import (
     ToolChoice,
 )
 from llm_proxy.dialects.base import Duties, Outgoing, Target
-from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of
+from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of, is_off, says_maximum, with_known_maximum
 from llm_proxy.dialects.names import ToolNames
 from llm_proxy.dialects.openai_chat.fields import NAME, Fields, refused
 from llm_proxy.dialects.openai_chat.marks import write_mark
@@ -63,6 +63,7 @@ _SAMPLING = (
     "logprobs",
     "top_logprobs",
 )
+_EFFORTS = (("reasoning_effort",), ("reasoning", "effort"))
 _NOT_WHILE_REASONING = frozenset(_SAMPLING) - {"seed"}
 _FORMAT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -71,6 +72,8 @@ class _Call(msgspec.Struct):
     model: Any = None
     stream: Any = None
     stream_options: Any = None
+    reasoning_effort: Any = None
+    reasoning: Any = None
 
 
 _decode_call = msgspec.json.Decoder(_Call).decode
@@ -82,6 +85,8 @@ def retarget(body: bytes, target: Target) -> bytes:
     """
     try:
         call = _decode_call(body)
+        if says_maximum(call.reasoning_effort) or says_maximum(call.reasoning, "effort"):
+            body = with_known_maximum(body, _EFFORTS, clamp_effort("max", target.capabilities.efforts))
         old: dict[str, Any] = {}
         new: dict[str, Any] = {"model": target.model}
         if (call.stream is True) != target.stream:
@@ -314,7 +319,7 @@ class _Writer:
             return False
         if self.reasoning is None:
             return self.can.reasons_by_default
-        return self.reasoning.mode != "off" or not self.can.thinking_off
+        return not is_off(self.reasoning) or not self.can.thinking_off
 
     def _write_reasoning(self) -> None:
         native = self._native(*REASONING)
@@ -324,7 +329,7 @@ class _Writer:
         reasoning = self.reasoning
         if reasoning is None:
             return
-        off = reasoning.mode == "off"
+        off = is_off(reasoning)
         if off and not self.can.thinking_off and self.can.thinking != "none":
             self.lose(f"reasoning: {self.target.model} cannot switch reasoning off")
         match self.can.thinking:
@@ -337,17 +342,22 @@ class _Writer:
             case "enable":
                 if not off or self.can.thinking_off:
                     self.body["enable_thinking"] = not off
-                budget = reasoning.budget if reasoning.mode == "budget" else None
-                if budget is not None and budget > 0:
+                if (budget := self._qwen_budget(reasoning)) is not None:
                     self.body["thinking_budget"] = budget
             case "object":
-                self.body["reasoning"] = _reasoning_object(reasoning)
+                self.body["reasoning"] = _reasoning_object(reasoning, off)
             case "budget" | "gemini-budget":
-                budget = budget_of(reasoning, maximum=self.can.max_thinking_budget)
+                budget = budget_of(reasoning, least=self.can.least_thinking_budget, most=self.can.max_thinking_budget)
                 if budget is not None:
                     self.body["thinking_budget"] = budget
             case _:
                 self._write_effort(reasoning, off)
+
+    def _qwen_budget(self, reasoning: Reasoning) -> int | None:
+        """Tokens beside `enable_thinking`, which knows no effort. The most is what the model does without a number."""
+        if reasoning.mode != "budget" and reasoning.effort == "max":
+            return self.can.max_thinking_budget or None
+        return budget_of(reasoning, least=self.can.least_thinking_budget, most=self.can.max_thinking_budget) or None
 
     def _write_effort(self, reasoning: Reasoning, off: bool) -> None:
         effort = effort_of(reasoning)
@@ -360,8 +370,7 @@ class _Writer:
                 return
             if not self.can.thinking_off:
                 effort = clamp_effort("minimal", self.can.efforts)
-        accepted = self.can.efforts if off else tuple(word for word in self.can.efforts if word != "none")
-        taken = clamp_effort(effort, accepted or self.can.efforts)
+        taken = clamp_effort(effort, self.can.efforts)
         if taken != effort and not off:
             self.lose(f"reasoning: effort {effort} is not known to {self.target.model}, sent as {taken}")
         self.body["reasoning_effort"] = taken
@@ -384,13 +393,14 @@ class _Writer:
                 self.lose(f"{name}: not supported by {self.target.model}")
             else:
                 self.body[name] = value
-        if self.can.sampling == "one" and "temperature" in self.body and self.body.pop("top_p", None) is not None:
-            self.lose(f"top_p: {self.target.model} does not take it beside temperature")
+        if self.can.sampling == "one" and "temperature" in self.body and "top_p" in self.body:
+            del self.body[self.request.lesser]
+            self.lose(f"{self.request.lesser}: {self.target.model} does not take both temperature and top_p")
         for name in ("top_k", "min_p"):
             value = getattr(sampling, name)
             if value is None:
                 continue
-            if self.can.top_k or self.own:
+            if self.can.top_k or (self.own and name not in self.request.added):
                 self.body[name] = value
             else:
                 self.lose(f"{name}: not supported by OpenAI Chat")
@@ -558,18 +568,18 @@ def _wrapped(name: str, tool: CustomTool) -> dict[str, Any]:
     return {"name": name, "description": "\n\n".join(notes), "parameters": parameters}
 
 
-def _reasoning_object(reasoning: Reasoning) -> dict[str, Any]:
+def _reasoning_object(reasoning: Reasoning, off: bool) -> dict[str, Any]:
     """OpenRouter's `reasoning`: an effort or a budget, never both."""
+    if off:
+        return {"enabled": False}
     out: dict[str, Any] = {}
-    match reasoning.mode:
-        case "off":
-            return {"enabled": False}
-        case "budget" if reasoning.budget is not None and reasoning.budget > 0:
-            out["max_tokens"] = reasoning.budget
-        case "effort" if reasoning.effort is not None:
-            out["effort"] = reasoning.effort
-        case _:
-            out["enabled"] = True
+    if reasoning.mode == "budget" and reasoning.budget is not None and reasoning.budget > 0:
+        out["max_tokens"] = reasoning.budget
+    elif reasoning.mode != "budget" and reasoning.effort is not None:
+        # Its words end at xhigh: openrouter.ai/docs/guides/best-practices/reasoning-tokens, November 2026.
+        out["effort"] = "xhigh" if reasoning.effort == "max" else reasoning.effort
+    else:
+        out["enabled"] = True
     if reasoning.visible is False:
         out["exclude"] = True
     return out

@@ -237,7 +237,7 @@ class ChatStreamWriter:
             self._text(part, begun, out)
 
     def _line_up(self, part: _Part, field: bytes) -> None:
-        if not isinstance(part.skeleton, Thinking) or self._context.show_thinking:
+        if not isinstance(part.skeleton, Thinking) or self._context.shows_thinking:
             self._around(part, field, b"}")
         lane = part.choice.lanes.setdefault(field, [])
         if lane:

@@ -39,6 +39,7 @@ class OpenAIResponses:
 
     name: str = NAME
     heartbeat: bytes = HEARTBEAT
+    steering_signs: tuple[bytes, ...] = ()
 
     # towards clients
 
@@ -73,6 +74,9 @@ class OpenAIResponses:
 
     def retarget(self, body: bytes, target: Target) -> bytes:
         return request_out.retarget(body, target)
+
+    def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

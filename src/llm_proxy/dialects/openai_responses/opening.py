@@ -3,6 +3,7 @@ reading it whole."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llm_proxy.dialects.base import Opening
@@ -14,7 +15,9 @@ from llm_proxy.dialects.openings import (
     names_of,
     object_in,
     read_beginning,
+    read_recent,
     read_users,
+    strings_in,
     texts_of,
 )
 from llm_proxy.wire.json import Body
@@ -34,6 +37,11 @@ def read_opening(body: Body) -> Opening:
     else:
         # Codex sends its environment, its project's instructions and the prompt as items of their own.
         system, first = read_beginning(items, _texts, role_of=_role, system_roles=_SYSTEM, whole_run=True)
+    if type(given) is str:
+        recent, answered = first, False
+    else:
+        recent, answered = read_recent(items, _recent_texts, _answers)
+    ids = ids_of(members)
     return Opening(
         system=texts_of(members.get("instructions")) + system,
         first_user=first,
@@ -42,7 +50,9 @@ def read_opening(body: Body) -> Opening:
         json_demanded=object_in(object_in(members.get("text")).get("format")).get("type") in _JSON,
         max_tokens=count_in(members.get("max_output_tokens")),
         messages=len(items),
-        ids=ids_of(members),
+        answered=answered or "previous_response_id" in ids,
+        recent=recent,
+        ids=ids,
     )
 
 
@@ -52,3 +62,20 @@ def _role(item: dict[str, Any]) -> Any:
 
 def _texts(item: dict[str, Any]) -> tuple[str, ...]:
     return texts_of(item.get("content"))
+
+
+def _answers(item: dict[str, Any]) -> bool:
+    """All that is neither a message of others nor the output of a tool comes from the model, or stands for what came from it."""
+    kind = item.get("type")
+    if kind in _MESSAGE:
+        return item.get("role") == "assistant"
+    return type(kind) is str and not kind.endswith("_output")
+
+
+def _recent_texts(item: dict[str, Any]) -> Sequence[str]:
+    if item.get("type") in _MESSAGE:
+        return _texts(item) if item.get("role") == "user" else ()
+    output = item.get("output")
+    if type(output) is list and any(type(part) is dict and "stdout" in part for part in output):
+        return strings_in(output)  # of the shell tool: stdout and stderr beside how it ended
+    return texts_of(output)

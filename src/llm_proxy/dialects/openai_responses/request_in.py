@@ -8,7 +8,7 @@ stands at the same places.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from llm_proxy.conversation.fault import bad_request
 from llm_proxy.conversation.parts import (
@@ -25,7 +25,6 @@ from llm_proxy.conversation.parts import (
     ToolResult,
 )  # fmt: skip
 from llm_proxy.conversation.request import (
-    EFFORTS,
     Message,
     Reasoning,
     Request,
@@ -34,6 +33,7 @@ from llm_proxy.conversation.request import (
     Sampling,
 )  # fmt: skip
 from llm_proxy.dialects.base import Head
+from llm_proxy.dialects.efforts import check_effort, read_effort, reasoning_for
 from llm_proxy.dialects.media_types import normal, split_data_url
 from llm_proxy.dialects.openai_responses.chat_messages import items_of_messages
 from llm_proxy.dialects.openai_responses.tools import read_tool_choice, read_tools
@@ -52,6 +52,7 @@ from llm_proxy.dialects.openai_responses.wire import (
 )  # fmt: skip
 from llm_proxy.wire.json import Body
 
+_REASONING = ("effort", "summary", "generate_summary", "max_tokens", "enabled", "exclude")
 _ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
@@ -61,8 +62,11 @@ _ROLES: dict[str, Role] = {
 
 
 def read_head(body: Body) -> Head:
-    """Only what routing must know."""
+    """Only what routing must know; of the rest no more than that the effort is one (REQ-01), for bodies that go on as they are."""
     fields = _Fields(dict(request_object(body)))
+    control = fields.raw.get("reasoning")
+    if isinstance(control, dict):
+        check_effort(control.get("effort"), "reasoning.effort")
     return Head(
         model=_model(fields),
         stream=fields.switch("stream") or False,
@@ -226,20 +230,28 @@ def _reasoning(raw: dict[str, Any] | None) -> tuple[Reasoning | None, dict[str, 
     for name, value in (("effort", effort), ("summary", summary)):
         if value is not None and not isinstance(value, str):
             raise wrong_type(f"reasoning.{name}", "a string", value)
-    word = next((word for word in EFFORTS if word == effort), None)
-    rest = {
-        name: value
-        for name, value in raw.items()
-        if value is not None and name not in ("effort", "summary", "generate_summary")
-    }
-    if effort is not None and word is None:
-        rest["effort"] = effort
-    if word == "none":
-        return Reasoning("off", effort="none", summary=summary or ""), rest
-    if word is None and not summary:
+    word = read_effort(effort, "reasoning.effort") if effort else None
+    budget, enabled, exclude = _routed(raw)
+    rest = {name: value for name, value in raw.items() if value is not None and name not in _REASONING}
+    visible = True if summary else None
+    if exclude is not None:
+        visible = not exclude
+    if enabled is False:
+        return Reasoning("off", visible=visible, summary=summary or ""), rest
+    if word is None and not summary and budget is None and enabled is None and exclude is None:
         return None, rest
-    mode: Literal["effort", "auto"] = "effort" if word else "auto"
-    return Reasoning(mode, effort=word, visible=True if summary else None, summary=summary or ""), rest
+    return reasoning_for(word, budget, visible=visible, summary=summary or ""), rest
+
+
+def _routed(raw: dict[str, Any]) -> tuple[int | None, bool | None, bool | None]:
+    """Members of `reasoning` that OpenRouter and clients written for it know here as in Chat: `max_tokens`, `enabled`, `exclude`."""
+    budget = raw.get("max_tokens")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
+        raise wrong_type("reasoning.max_tokens", "an integer", budget)
+    for name in ("enabled", "exclude"):
+        if raw.get(name) is not None and not isinstance(raw[name], bool):
+            raise wrong_type(f"reasoning.{name}", "a boolean", raw[name])
+    return budget, raw.get("enabled"), raw.get("exclude")
 
 
 def _format(fields: _Fields) -> tuple[ResponseFormat | None, str]:

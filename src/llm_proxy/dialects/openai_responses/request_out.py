@@ -17,7 +17,7 @@ from llm_proxy.conversation.parts import text_of
 from llm_proxy.conversation.request import Message, Reasoning, Request, ResponseFormat
 from llm_proxy.conversation.turns import split_system
 from llm_proxy.dialects.base import Duties, Outgoing, Target
-from llm_proxy.dialects.efforts import clamp_effort, effort_of
+from llm_proxy.dialects.efforts import clamp_effort, effort_of, is_off, with_known_maximum
 from llm_proxy.dialects.openai_responses.items_out import ItemsOut
 from llm_proxy.dialects.openai_responses.request_in import read_request
 from llm_proxy.dialects.openai_responses.tools import ToolsOut
@@ -65,8 +65,8 @@ def write_count_request(request: Request, target: Target) -> dict[str, Any]:
 
 
 def retarget(body: bytes, target: Target) -> bytes:
-    """The client's own bytes for another model; `messages` and `response_format`, which no provider knows
-    here, are translated.
+    """The client's own bytes for another model; `messages`, `response_format` and the effort `maximum`,
+    which no provider knows here, are translated.
     """
     try:
         if not body.isascii():
@@ -81,6 +81,8 @@ def retarget(body: bytes, target: Target) -> bytes:
         body = replace_member(body, "stream", b"true" if target.stream else b"false")
     if ("messages" in members and "input" not in members) or "response_format" in members:
         body = _translated(body, target)
+    if b"maximum" in members.get("reasoning", b"").lower():
+        body = with_known_maximum(body, (("reasoning", "effort"),), clamp_effort("max", target.capabilities.efforts))
     return body
 
 
@@ -200,12 +202,13 @@ class _Writer:
             if not taken or (self._adapted(name) and not self._takes_sampling()):
                 self._lose(name)
             elif (
-                name == "top_p"
+                name == self._request.lesser
                 and self._able.sampling == "one"
                 and sampling.temperature is not None
+                and sampling.top_p is not None
                 and (not self._native or self._adapted(name))
             ):
-                self._lose(name, "not together with temperature")
+                self._lose(name, "not temperature and top_p together")
             else:
                 body[name] = value
         for name in ("top_k", "min_p", "presence_penalty", "frequency_penalty", "seed", "logit_bias"):
@@ -227,7 +230,7 @@ class _Writer:
         able, reasoning = self._able, self._request.reasoning
         if able.sampling != "none":
             return True
-        off = reasoning.mode == "off" if reasoning is not None else not able.reasons_by_default
+        off = is_off(reasoning) if reasoning is not None else not able.reasons_by_default
         return able.sampling_when_off and off
 
     def _limit(self, limit: int) -> int:
@@ -254,9 +257,16 @@ class _Writer:
         return written or None
 
     def _native_reasoning(self, reasoning: Reasoning) -> dict[str, Any]:
+        """As the client said it."""
         written: dict[str, Any] = {}
-        if (effort := effort_of(reasoning)) is not None:
-            written["effort"] = effort
+        if reasoning.mode == "off":
+            written["effort"] = "none"
+        elif reasoning.effort is not None:
+            written["effort"] = reasoning.effort
+        if reasoning.budget is not None:
+            written["max_tokens"] = reasoning.budget
+        if reasoning.visible is False:
+            written["exclude"] = True
         if reasoning.summary:
             written["summary"] = reasoning.summary
         return written
@@ -264,16 +274,17 @@ class _Writer:
     def _foreign_reasoning(self, reasoning: Reasoning) -> dict[str, Any]:
         able = self._able
         if able.thinking == "none":
-            if reasoning.mode != "off":
+            if not is_off(reasoning):
                 self._lose("reasoning")
             return {}
         written: dict[str, Any] = {}
         effort = effort_of(reasoning)
+        if effort is None and not able.reasons_by_default:
+            effort = "medium"  # the client wants reasoning of a model that does none unasked
         if effort == "none" and not (able.thinking_off and "none" in able.efforts):
             if able.reasons_by_default or not able.thinking_off:
-                lowest = next((word for word in able.efforts if word != "none"), None)
                 self._lose("reasoning", f"{self._target.model} cannot switch it off, least effort sent")
-                effort = lowest
+                effort = clamp_effort("minimal", able.efforts)
             else:
                 effort = None
         elif effort is not None and (clamped := clamp_effort(effort, able.efforts)) != effort:
@@ -281,7 +292,7 @@ class _Writer:
             effort = clamped
         if effort is not None:
             written["effort"] = effort
-        if reasoning.mode != "off" and (reasoning.summary or reasoning.visible):
+        if not is_off(reasoning) and reasoning.visible is not False and (reasoning.summary or reasoning.visible):
             written["summary"] = reasoning.summary or "auto"
         return written
 

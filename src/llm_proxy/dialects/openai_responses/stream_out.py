@@ -93,7 +93,7 @@ class ResponsesWriter:
                 item = self._parts.get(part)
                 if item is not None:
                     item.delta(part, words, new_piece)
-                elif part in self._hidden and self._context.show_thinking:
+                elif part in self._hidden and self._context.shows_thinking:
                     self._open_reasoning(part).delta(part, words, new_piece)
             case PartStart(part, skeleton, choice):
                 if choice == 0:
@@ -222,7 +222,7 @@ class ResponsesWriter:
     def _end_thinking(self, part: int, whole: Thinking) -> None:
         value, shown = self._sealed_value(whole)
         if part in self._hidden:
-            if not value or not (shown or whole.text):
+            if not value or not (shown or (whole.text and self._context.shows_thinking)):
                 del self._hidden[part]
                 return
             self._open_reasoning(part)

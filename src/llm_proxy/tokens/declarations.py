@@ -1,0 +1,153 @@
+"""Tools and answer schemas as the text that a model is shown in their place, as far as that is known.
+
+OpenAI shows functions as TypeScript (its models repeat it when asked; the counts of recorded calls agree to the token), the
+others as JSON. Must not know how text becomes tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from llm_proxy.conversation.request import CustomTool, FunctionTool, ResponseFormat, ServerTool, Tool
+from llm_proxy.wire import json as wire_json
+
+_DEEPEST: Final = 16
+_MOST: Final = 4000
+"""Members of one schema that are written out; references may multiply what a schema says."""
+
+_OPENING: Final = "# Tools\n\n## functions\n\nnamespace functions {\n\n"
+_CLOSING: Final = "} // namespace functions"
+
+
+def frame(tools: tuple[Tool, ...]) -> str:
+    """What stands around the functions where they are TypeScript."""
+    return _OPENING + _CLOSING if any(isinstance(tool, FunctionTool) for tool in tools) else ""
+
+
+def as_typescript(tool: Tool) -> str:
+    """One tool as a TypeScript type."""
+    match tool:
+        case FunctionTool():
+            schema = tool.parameters or {}
+            about = f"// {tool.description}\n" if tool.description else ""
+            members = _TypeScript(schema).members(schema, 0)
+            shape = f"(_: {{\n{members}}}) => any" if members else "() => any"
+            return f"{about}type {tool.name} = {shape};\n\n"
+        case CustomTool():
+            return f"{tool.name}\n{tool.description}\n{_json(tool.format) if tool.format else ''}"
+        case ServerTool():
+            return _json(tool.raw)
+
+
+def as_json(tool: Tool) -> str:
+    """One tool as compact JSON."""
+    match tool:
+        case FunctionTool():
+            return _json({"description": tool.description, "name": tool.name, "parameters": tool.parameters or {}})
+        case CustomTool():
+            return _json({"name": tool.name, "description": tool.description, "format": tool.format})
+        case ServerTool():
+            return _json(tool.raw)
+
+
+def as_words(tool: Tool) -> str:
+    """One tool without the signs of JSON: names, descriptions and types, as Gemini counts them."""
+    if not isinstance(tool, FunctionTool):
+        return as_json(tool)
+    words: list[str] = [tool.name, tool.description]
+    _words(tool.parameters or {}, words, 0)
+    return "\n".join(word for word in words if word)
+
+
+def _words(schema: object, words: list[str], depth: int) -> None:
+    if not isinstance(schema, dict) or depth > _DEEPEST or len(words) > _MOST:
+        return
+    if isinstance(text := schema.get("description"), str):
+        words.append(text)
+    if isinstance(kind := schema.get("type"), str) and depth > 0:
+        words.append(kind)
+    if isinstance(values := schema.get("enum"), list):
+        words += [str(value) for value in values if isinstance(value, str | int | float)]
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        for name, member in properties.items():
+            words.append(name)
+            _words(member, words, depth + 1)
+    for name in ("items", "additionalProperties"):
+        _words(schema.get(name), words, depth + 1)
+    for name in ("anyOf", "oneOf", "allOf", "$defs"):
+        inner = schema.get(name)
+        for member in inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else ():
+            _words(member, words, depth + 1)
+
+
+def answer_schema(format: ResponseFormat) -> str:
+    """The schema of an answer as the model is shown it."""
+    if not format.schema:
+        return ""
+    about = f"// {format.description}\n" if format.description else ""
+    return f"# Response Formats\n\n## {format.name}\n\n{about}{_json(format.schema)}"
+
+
+def _json(value: object) -> str:
+    return wire_json.encode(value).decode()
+
+
+class _TypeScript:
+    """One schema with its definitions. Recursion ends at a depth and after a number of members."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        definitions = schema.get("$defs", schema.get("definitions"))
+        self._definitions = definitions if isinstance(definitions, dict) else {}
+        self._left = _MOST
+
+    def members(self, schema: Mapping[str, Any], depth: int) -> str:
+        properties, required = schema.get("properties"), schema.get("required")
+        if not isinstance(properties, dict):
+            return ""
+        needed = required if isinstance(required, list) else []
+        lines: list[str] = []
+        for name, member in properties.items():
+            self._left -= 1
+            if self._left < 0:
+                break
+            if not isinstance(member, dict):
+                member = {}
+            if isinstance(about := member.get("description"), str):
+                lines.append(f"// {about}\n")
+            mark = "" if name in needed else "?"
+            default = f" // default: {_json(member['default'])}" if "default" in member else ""
+            lines.append(f"{name}{mark}: {self._type(member, depth + 1)},{default}\n")
+        return "".join(lines)
+
+    def _type(self, schema: object, depth: int) -> str:
+        if not isinstance(schema, dict) or depth > _DEEPEST or self._left < 0:
+            return "any"
+        if isinstance(reference := schema.get("$ref"), str):
+            self._left -= 1
+            return self._type(self._definitions.get(reference.rsplit("/", 1)[-1]), depth + 1)
+        if isinstance(values := schema.get("enum"), list):
+            return " | ".join(map(_json, values))
+        if "const" in schema:
+            return _json(schema["const"])
+        for name in ("anyOf", "oneOf"):
+            if isinstance(choices := schema.get(name), list):
+                return " | ".join(self._type(choice, depth + 1) for choice in choices)
+        kind = schema.get("type", "object" if "properties" in schema else "any")
+        kinds = kind if isinstance(kind, list) else [kind]
+        return " | ".join(self._plain(str(one).lower(), schema, depth) for one in kinds)
+
+    def _plain(self, kind: str, schema: Mapping[str, Any], depth: int) -> str:
+        match kind:
+            case "array":
+                return self._type(schema.get("items"), depth + 1) + "[]"
+            case "object":
+                members = self.members(schema, depth)
+                return f"{{\n{members}}}" if members else "object"
+            case "integer" | "number":
+                return "number"
+            case "string" | "boolean" | "null":
+                return kind
+            case _:
+                return "any"
