@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from benchmarks import answers
 from benchmarks.bodies import Size, request_body
 from llm_proxy import dialects
+from llm_proxy.config import load_settings
 from llm_proxy.conversation.events import Event
 from llm_proxy.conversation.request import Request
 from llm_proxy.conversation.usage import Usage
@@ -25,7 +27,9 @@ from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features.edit_precision import EditPrecision, EditPrecisionOptions, Patterns
 from llm_proxy.features.exchange import AttemptRecord, ExchangeView
-from llm_proxy.features.order import rooms
+from llm_proxy.features.order import Needs, rooms
+from llm_proxy.features.rate_limits import Counts
+from llm_proxy.option_groups import GROUPS
 from llm_proxy.sessions.session import Session
 from llm_proxy.store.usage import MemoryUsage
 from llm_proxy.tokens import tokenizer
@@ -197,12 +201,31 @@ class _Finished:
         self.cancelled, self.fault, self.usage = False, None, Usage(input=480, output=340)
         self.attempts = [AttemptRecord("openai", "gpt-4.1", "openai#1", 200)]
         self.started, self.duration, self.time_to_first = 1_760_000_000.0, 1.0, 0.2
+        self.local = self.side = self.planned = False
+        self.project, self.size = "", 100_000
+
+    def prompt_text(self) -> str:
+        return "Please fix the failing test."
+
+    def answer_text(self) -> str:
+        return "The test fails because the total is wrong. " * 20
+
+    def answer_calls(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def parameters(self) -> dict[str, object]:
+        return {}
+
+
+def _needs() -> Needs:
+    settings = load_settings((), {}, Path("/nonexistent"), GROUPS)
+    return Needs(settings=settings, usage=MemoryUsage(), log=None, clean=str, counts=Counts(time.monotonic))
 
 
 def _room_figures(watch: Stopwatch) -> list[MicroFigure]:
     exchange = cast("ExchangeView", _Finished())
     found = []
-    for room in rooms(usage=MemoryUsage()):
+    for room in rooms(_needs()):
         micros = watch.micros(partial(room.on_finish, exchange))
         found.append(MicroFigure(f"room {room.name}", "on_finish", "request", micros))
     return found

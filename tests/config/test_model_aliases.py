@@ -208,6 +208,19 @@ def test_an_unknown_prefix_of_a_forced_model_is_part_of_the_model(load: Load) ->
     assert load("--force-model", "llama3:8b").get(ChoiceOptions).force_model == "llama3:8b"
 
 
+PLANNED = ("--enable-planning-phase", "--planning-phase-strong-model")
+
+
+@pytest.mark.parametrize("flags", [("--force-model",), PLANNED], ids=["forced", "strong"])
+def test_what_is_nearly_an_id_or_cannot_be_called_costs_a_warning(load: Load, flags: tuple[str, ...]) -> None:
+    [warning] = load(*flags, "opnai:o3").warnings
+    assert "did you mean openai" in warning and "name of a model" in warning
+    [warning] = load(*flags, "gemini:g").warnings
+    assert "GEMINI_API_KEY" in warning
+    for value in ("llama3:8b", "route:coding", "demo:m", "o3"):
+        assert not load(*flags, value, file="failover_routes: {coding: {policy: m, elements: ['demo:a']}}").warnings
+
+
 # RT-03
 
 

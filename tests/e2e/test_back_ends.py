@@ -928,6 +928,43 @@ def test_a_side_call_uses_the_next_key_after_a_limit(scene: Scene) -> None:
     assert used(scene) == "ab"
 
 
+def test_a_side_call_passes_over_elements_that_have_no_such_call() -> None:
+    """A route for all purposes serves embeddings where one of its elements does; where none does the client is told."""
+    with upstream_in_thread(Reply.json({"object": "list", "data": []})) as upstream:
+        config = {
+            "backends": {
+                "claude": {"type": "anthropic", "base_url": f"{upstream.url}/v1", "no_auth": True},
+                "chat": {"type": "openai", "base_url": f"{upstream.url}/chat/v1", "no_auth": True},
+            },
+            "failover_routes": {
+                "mixed": {"policy": "m", "elements": ["claude:x", "chat:embed"]},
+                "none": {"policy": "m", "elements": ["claude:x", "claude:y"]},
+            },
+        }
+        with started(config=config) as proxy:
+            answer = proxy.post("/v1/embeddings", {"model": "mixed", "input": "a"})
+            assert (answer.status, answer.headers["x-llm-proxy-backend"]) == (200, "chat")
+            assert "x-llm-proxy-attempts" not in answer.headers
+            answer = proxy.post("/v1/embeddings", {"model": "none", "input": "a"})
+            assert answer.status == 400
+            assert "has no embeddings" in answer.json["error"]["message"]
+            assert len(upstream.requests) == 1
+
+
+def test_a_side_call_that_takes_two_attempts_is_one_row_of_usage(scene: Scene) -> None:
+    scene.play(
+        lambda r: (
+            Reply.json({"error": {"message": "down"}}, 500)
+            if key_of(r) == "a"
+            else Reply.json({"object": "list", "data": [], "usage": {"prompt_tokens": 9, "total_tokens": 9}})
+        )
+    )
+    answer = scene.proxy.post("/v1/embeddings", {"model": "two:twice", "input": "a"}, {"x-request-id": "embed-2"})
+    assert (answer.status, answer.headers["x-llm-proxy-attempts"]) == (200, "2")
+    [row] = [row for row in scene.proxy.get("/usage/recent?backend=two").json["data"] if row["id"] == "embed-2"]
+    assert (row["status"], row["attempts"], row["prompt_tokens"]) == (200, 2, 9)
+
+
 def test_a_side_call_is_on_the_usage_page_with_its_prompt_tokens(scene: Scene) -> None:
     scene.play(
         Reply.json({"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 23, "total_tokens": 23}})

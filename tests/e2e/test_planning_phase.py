@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.asking import PROTOCOLS, Called, Scene, body_of, call, path_of, protocol_of, say, started, target
 from tests.e2e.commanding import fresh_id
+from tests.e2e.keeping import until
 from tests.server.process import Answer, command, environment
 from tests.support.proxy import backends_at
 from tests.support.shared import Protocol
@@ -286,6 +287,28 @@ def test_a_strong_model_that_fails_gives_way_to_its_further_keys_then_the_normal
         assert heats(scene) == [HEAT, HEAT, 0.9]
         assert answer.headers["x-llm-proxy-model"] == "m"
         assert any("WARNING" in line and f"keyed:{BIG}" in line for line in proxy.log.splitlines()), proxy.log
+
+
+def test_a_strong_model_that_was_waited_for_gets_its_overrides() -> None:
+    """Everything cools when the second request comes; what it waits for is a try for the strong model like any other."""
+    limited = Reply.json({"error": {"message": "later"}}, 429, (("retry-after", "1"),))
+
+    with upstream_in_thread(limited) as upstream:
+        config = {
+            "backends": backends(upstream.url),
+            "default_backend": "up-chat",
+            "failover": {"max_wait_seconds": 10},
+            **planning(f"up-anthropic:{BIG}", overrides={"temperature": HEAT}),
+        }
+        with started(config=config) as proxy, ThreadPoolExecutor(1) as pool:
+            scene = Phased(proxy, upstream)
+            first = pool.submit(scene.turn, "openai-chat", False, fresh_id())
+            until(lambda: len(proxy.get("/internal/cooldowns").json["data"]) == 2)
+            upstream.script = say
+            second = scene.turn("openai-chat", False, fresh_id(), heat=0.9)
+            answers = [first.result(), second]
+    assert [answer.headers["x-llm-proxy-model"] for answer in answers] == [BIG, BIG]
+    assert heats(scene) == [HEAT, None, HEAT, HEAT]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """What a provider says when it fails, in each protocol, and back ends that come in twos for failover.
 
-Owns error bodies, errors inside streams, and the configuration of two back ends per protocol with routes over them. Judges nothing.
+Owns error bodies, errors inside streams, the configuration of two back ends per protocol with routes over them, and the
+form of what a client gets.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, Final
 
+import pytest
+
 from tests.e2e.asking import body_of, path_of, say
-from tests.faults.stage import Answer, RawClient, Stage, deltas, ending, whole
+from tests.faults.stage import PATIENCE, Answer, RawClient, Stage, deltas, ending, whole
 from tests.support import grammar
 from tests.support.proxy import KEY
 from tests.support.shared import PROTOCOLS, Protocol
@@ -239,3 +243,44 @@ def unchunked(data: bytes) -> bytes:
         if not length:
             break
     return body
+
+
+SURFACES: Final = [(client, stream) for client in PROTOCOLS for stream in (False, True)]
+surfaces = pytest.mark.parametrize(
+    ("client", "stream"), SURFACES, ids=[f"{client}-{'stream' if stream else 'whole'}" for client, stream in SURFACES]
+)
+
+
+def first_of(client: Protocol, stream: bool) -> tuple[str, Protocol]:
+    """The route for this client and the protocol of its first element: streams meet the translated one first."""
+    return (f"back-{client}", OTHER[client]) if stream else (f"via-{client}", client)
+
+
+def assert_answered(client: Protocol, stream: bool, answer: Answer, text: str = "w0 w1 w2 ") -> None:
+    """200, one whole answer in the client's protocol, with this text and nothing else."""
+    assert answer.status == 200, answer.body
+    assert answer.complete
+    if stream:
+        assert text_of(client, answer) == text
+        assert b"exploded" not in answer.body and b"backend said" not in answer.body
+    else:
+        assert text_of_whole(client, answer.json) == text
+
+
+def assert_refused(client: Protocol, answer: Answer, status: int) -> dict[str, Any]:
+    """An error in the client's protocol; gives its `detail`."""
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"].startswith("application/json")
+    assert grammar.check_error_body(client, status, answer.json) == []
+    detail: dict[str, Any] = answer.json.get("detail", {})
+    return detail
+
+
+async def row_of(made: Stage, id: str) -> dict[str, Any]:
+    """The usage row of a request, as soon as there is one."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            answer = await call(made, "GET", "/usage/recent?limit=20")
+            for row in answer.json["data"]:
+                if row["id"] == id:
+                    return dict(row)

@@ -252,6 +252,19 @@ async def test_the_bill_of_a_counted_request_is_learned(tmp_path: Path) -> None:
     assert (measure.backend, measure.model) == ("openai", "gpt-4o")
 
 
+async def test_a_request_id_that_clients_use_twice_mixes_no_bills(tmp_path: Path) -> None:
+    meter = Remembering()
+    room = ContextWindow(settings(tmp_path, limits("gpt-4o", max_input_tokens=2000)), meter)
+    first, second = Asked(), Asked("word " * 700)
+    for asked, billed in ((first, 500), (second, 700)):
+        assert await judged(room, asked) is None
+        asked.usage = Usage(input=billed)
+    for asked in (first, second):
+        room.on_finish(cast(ExchangeView, asked))
+    assert [tokens for _, tokens in meter.bills] == [500, 700]
+    assert meter.bills[0][0].raw < meter.bills[1][0].raw
+
+
 async def test_bills_make_the_next_count_better(tmp_path: Path) -> None:
     meter = estimating()
     room = ContextWindow(settings(tmp_path, limits("gpt-4o", max_input_tokens=900)), meter)

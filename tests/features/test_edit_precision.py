@@ -267,3 +267,15 @@ def test_a_missing_file_costs_a_warning_and_the_built_in_patterns_hold(tmp_path:
     [warning] = settings.warnings
     assert "nowhere.yaml" in warning
     assert patterns_of(settings) == Patterns()
+
+
+def test_a_request_id_that_clients_use_twice_tunes_nobody_else() -> None:
+    room = room_of()
+    failed, ordinary = Turn(session_of(), FAILED), Turn(session_of(), "hi")
+    ordinary.view.id = failed.view.id
+    room.on_request(failed.exchange)
+    room.on_request(ordinary.exchange)
+    assert room.concerns(failed.exchange)
+    assert not room.concerns(ordinary.exchange)
+    room.on_finish(ordinary.exchange)
+    assert room.concerns(failed.exchange)

@@ -349,6 +349,16 @@ def test_a_request_larger_than_the_budget_waits_for_an_empty_window_and_not_for_
 # Looking ahead, reload, many at once
 
 
+def test_a_look_ahead_asks_for_the_tokens_that_a_request_without_a_limit_of_its_own_reserves(staged: Staged) -> None:
+    stage = staged(TOKENS)
+    stage.ask(usage=800)
+    assert "model:openai:m" in stage.outlook()
+    assert stage.ask() is not None
+    stage.clock = 60
+    assert stage.outlook() == ""
+    assert stage.ask() is None
+
+
 def test_a_look_ahead_says_which_limit_is_in_the_way_and_counts_nothing(staged: Staged) -> None:
     stage = staged('rate_limits: {"backend:openai": {limit: 1}, "client:key#2": {limit: 1}}')
     assert [stage.outlook() for _ in range(5)] == [""] * 5

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.backends.base import Backend
+from llm_proxy.backends.base import Backend, Redirect
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.routing.attempt import Trail, verdict
 from llm_proxy.routing.keyring import Keyring
 from llm_proxy.routing.plan import Element, plan_route, plan_target
+from llm_proxy.wire.secrets import Secret
 from tests.routing.targets import paper
 
 EPOCH = 1_800_000_000.0
@@ -270,3 +271,42 @@ def test_a_plan_without_attempts_tells_why(keyring: Keyring) -> None:
     attempts = trail(keyring, A)
     assert attempts.next() is None
     assert attempts.fault().retry_after == 5
+
+
+@pytest.mark.parametrize(
+    ("credential", "word"), [(None, "wants a key"), (Secret("own-key"), "refused the key")], ids=["without", "with"]
+)
+def test_a_session_s_own_server_that_refuses_is_told_as_such(
+    keyring: Keyring, credential: Secret | None, word: str
+) -> None:
+    """RT-12: no stored key went there, so none is to be blamed; the message names the header that carries the client's."""
+    redirect = Redirect("http://models.example/v1", "public", credential=credential)
+    made = Trail(plan_target(A, "m", keyring, redirect=redirect), keyring)
+    assert play(made, upstream(401)) == ["none"]
+    fault = made.fault()
+    assert word in fault.message and "x-llm-proxy-upstream-key" in fault.message
+    assert "a1" not in fault.message and "own-key" not in fault.message
+    assert fault.status_code == 502
+
+
+def test_a_cooldown_that_ends_while_others_fail_leads_to_no_further_call_without_patience(
+    keyring: Keyring, clock: Clock
+) -> None:
+    """`wait` is positive for what this very request has called: without `max_wait_seconds` each attempt is made once."""
+    made = trail(keyring, A, B)
+    for _ in "ab":
+        attempt = made.next()
+        assert attempt is not None
+        clock.now += 0.5  # the provider takes longer to answer than it asks to be left alone
+        made.failed(attempt, upstream(429), [("retry-after", "0")], EPOCH)
+    clock.now += 0.5
+    wait = made.wait()
+    assert wait is not None and wait > 0
+
+
+def test_what_rested_when_its_turn_came_and_rests_no_more_is_due_at_once(keyring: Keyring, clock: Clock) -> None:
+    keyring.cool("A", "m", A.keys[0], 429, 5.0)
+    made = trail(keyring, A)
+    assert made.next() is None
+    clock.now += 6.0
+    assert made.wait() == 0.0

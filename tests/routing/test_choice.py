@@ -155,6 +155,18 @@ def test_a_route_may_bear_the_name_of_a_model_or_hold_a_colon() -> None:
     assert decide(choices(), "openai:gpt-4o-mini", {}).route == ""
 
 
+def test_the_prefix_means_a_route_also_where_none_has_the_name() -> None:
+    """What `route:<name>` means is told as such, and is no model of any provider."""
+    for decision in (
+        decide(choices(), "route:gone", {"backend": "gemini"}),
+        decide(choices(), "x", {"model": "route:gone"}),
+        decide(choices(static_route="route:gone"), "openai:x", {}),
+        decide(choices(force_model="route:gone"), "openai:x", {}),
+    ):
+        assert (decision.route, decision.backend, decision.model) == ("gone", "", "")
+    assert decide(choices(), "openai:route:gone", {}).model == "route:gone"
+
+
 def test_routes_are_compared_case_sensitively() -> None:
     assert decide(choices(), "Coding", {}).route == ""
 

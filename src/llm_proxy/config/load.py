@@ -426,10 +426,17 @@ class _Assembly:
         marked = mentioned(backends, (target.text for target in targets))
         for target in targets:
             place, id = self._place_of(target.path), target.text.partition(":")[0].lower()
-            if not target.known or any(problem.text.startswith(f"backends.{id}") for problem in self.problems):
+            if any(problem.text.startswith(f"backends.{id}") for problem in self.problems):
                 continue
-            if unknown := unknown_backend(target.text, marked):
+            unknown = unknown_backend(target.text, marked)
+            if unknown and target.known:
                 self.problems.append(Problem(place, f"{target.path}: {no_such_backend(unknown, marked)}"))
+            elif unknown and target.doubted and nearest(unknown.lower(), marked):
+                # The name of a model may hold a colon; but what is nearly an id is rather a slip.
+                text = f"{target.path}: {no_such_backend(unknown, marked)}; as it stands it is the name of a model"
+                self.warnings.append(f"{place}: {text}")
+            elif not (target.known or target.doubted):
+                continue
             elif (named := named_backend(target.text, marked)) and not marked[named].functional:
                 self.warnings.append(f"{place}: {target.path}: {not_functional(marked[named])}")
         return marked

@@ -60,12 +60,13 @@ class Content(msgspec.Struct, frozen=True):
 class Target(msgspec.Struct, frozen=True):
     """A value of the option at `path` that may name a back-end before `:` or `/`: that one counts as mentioned (BE-01).
 
-    `known`: what stands before `:` must be the id of a back-end.
+    `known`: what stands before `:` must be the id of a back-end. `doubted`: it is most likely one, so a slip draws a warning.
     """
 
     path: str
     text: str
     known: bool = False
+    doubted: bool = False
 
 
 class ReadInPart(Exception):

@@ -66,7 +66,8 @@ class ContextWindow(Feature):
         self._enforced = options.context_window_enforcement
         self._forced = options.force_context_window
         self._limits: dict[tuple[str, str], ModelLimits] = {}
-        self._measured: dict[str, tuple[Measure, Request]] = {}
+        # By identity: clients may repeat a request id.
+        self._measured: dict[int, tuple[Measure, Request]] = {}
 
     async def admit(self, exchange: ExchangeView, candidate: Candidate) -> Fault | None:
         bounds = self._bounds(candidate) if self._enforced else None
@@ -82,7 +83,7 @@ class ContextWindow(Feature):
             return None
         measure = await measured(self._meter, request, candidate.backend, candidate.model, exchange.surface)
         if len(self._measured) < _LONG_AGO:
-            self._measured[exchange.id] = (measure, request)
+            self._measured[id(exchange)] = (measure, request)
         return _judge(measure.tokens, output, candidate.model, bounds)
 
     def load(self) -> None:
@@ -94,7 +95,7 @@ class ContextWindow(Feature):
             self._meter.load(vocabulary)
 
     def on_finish(self, exchange: ExchangeView) -> None:
-        measure, request = self._measured.pop(exchange.id, (None, None))
+        measure, request = self._measured.pop(id(exchange), (None, None))
         usage = exchange.usage
         if measure is None or request is None or usage is None or usage.source != "reported" or not usage.input:
             return

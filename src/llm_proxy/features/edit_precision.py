@@ -149,8 +149,8 @@ class EditPrecision(Feature):
             self._most["top_p"] = options.min_top_p
         if options.override_top_k and options.target_top_k is not None:
             self._most["top_k"] = options.target_top_k
-        self._tuned: dict[str, bool] = {}
-        """The requests under way that are tuned, by id: was it an answer that told of the failure?"""
+        self._tuned: dict[int, bool] = {}
+        """The exchanges under way that are tuned, by identity (clients may repeat a request id): did an answer tell of the failure?"""
 
     def _concerned(self, exchange: ExchangeView) -> bool:
         if exchange.side or not exchange.session.values.get(_KEY, self._enabled):
@@ -167,7 +167,7 @@ class EditPrecision(Feature):
         if self._responses is not None:
             exchange.keep_answer()
         if reported or self._fails(exchange):
-            self._tuned[exchange.id] = reported
+            self._tuned[id(exchange)] = reported
             where = "the last answer" if reported else "this request"
             _LOG.info("%s: %s tells of a failed edit, the try is made more precise", exchange.id, where)
 
@@ -176,10 +176,10 @@ class EditPrecision(Feature):
         return pattern is not None and any(found_in(pattern, text) for text in exchange.recent_texts())
 
     def concerns(self, exchange: ExchangeView) -> bool:
-        return exchange.id in self._tuned
+        return id(exchange) in self._tuned
 
     def on_attempt(self, exchange: ExchangeView, request: Request) -> Request:
-        if exchange.id not in self._tuned:
+        if id(exchange) not in self._tuned:
             return request
         sampling = request.sampling
         lowered: dict[str, Any] = {
@@ -208,7 +208,7 @@ class EditPrecision(Feature):
         return found
 
     def on_finish(self, exchange: ExchangeView) -> None:
-        reported = self._tuned.pop(exchange.id, False)
+        reported = self._tuned.pop(id(exchange), False)
         if exchange.local or exchange.side:
             return
         unanswered = exchange.time_to_first is None and (exchange.cancelled or exchange.fault is not None)

@@ -92,7 +92,8 @@ class PlanningOptions(OptionGroup, path="session.planning_phase", title="Plannin
 
     def targets(self) -> Iterable[Target]:
         if self.enabled and self.strong_model:
-            yield Target("session.planning_phase.strong_model", self.strong_model)
+            doubted = not self.strong_model.startswith("route:")
+            yield Target("session.planning_phase.strong_model", self.strong_model, doubted=doubted)
 
     def conflicts(self) -> Iterable[tuple[str, str]]:
         if self.enabled and not (self.strong_model or "").strip():

@@ -145,7 +145,8 @@ class RateLimits(Feature):
         limits: Iterable[Limit] = self._of_target(candidate.backend, candidate.model)
         if (client := self._of_client(key_name)) is not None:
             limits = (*limits, client)
-        waits = [(self._counts.windows.wait(limit), limit) for limit in limits]
+        least = {"tokens": _USUAL_OUTPUT}  # what a request reserves that names no limit of its own
+        waits = [(self._counts.windows.wait(limit, least.get(limit.unit, 1)), limit) for limit in limits]
         wait, limit = max(waits, key=lambda found: found[0], default=(0.0, None))
         return "" if limit is None or wait <= 0 else f"{_reached(limit)}; it is free again in {math.ceil(wait)} s."
 

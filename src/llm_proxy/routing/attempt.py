@@ -15,7 +15,7 @@ import msgspec
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.routing.keyring import NO_THREAD, Cooldown, Keyring, Thread
 from llm_proxy.routing.plan import MOST_ATTEMPTS, Attempt, Plan, credentials_fault
-from llm_proxy.routing.retry_after import stated_wait
+from llm_proxy.routing.retry_after import SHORTEST, stated_wait
 
 Verdict = Literal["next", "stop", "larger"]
 
@@ -23,16 +23,17 @@ _NEXT_STATUSES = frozenset({401, 403, 404, 408, 409, 425, 429})
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One attempt that failed. `wait` is the cooldown that it caused, in seconds."""
+    """One attempt that failed. `wait` is the cooldown that it caused, in seconds. `answered`: the provider's HTTP status, 0 = none."""
 
     attempt: Attempt
     fault: Fault
     wait: float | None = None
+    answered: int = 0
 
     @property
     def status(self) -> int:
-        """The provider's status; for a failure of the connection the one that the client would see."""
-        return self.fault.status_code
+        """The provider's status; for a failure of the connection, or inside a 200, the one that the client would see."""
+        return self.answered if self.answered >= 400 else self.fault.status_code
 
 
 def verdict(fault: Fault) -> Verdict:
@@ -139,9 +140,19 @@ class Trail:
         if self._stopped or self._queue or self.calls >= MOST_ATTEMPTS:
             return None
         larger = [one for one in self._resting if self._window_over < 0 or self._window_of(one) > self._window_over]
-        rests = [self._rest(attempt) for attempt in larger]
-        # An attempt that lies behind (`None`: it rests no more) was put aside a moment ago and is due at once.
-        return min((0.0 if rest is None else rest.seconds for rest in rests), default=None)
+        called = {id(outcome.attempt) for outcome in self.outcomes}
+        return min((self._due(attempt, id(attempt) in called) for attempt in larger), default=None)
+
+    def _due(self, attempt: Attempt, called: bool) -> float:
+        """Seconds until `attempt` may be made; 0.0 when it was put aside and rests no more.
+
+        What this request has called is never due at once: its cooldown may have ended while others failed, and a request that does not
+        wait would call it over and over.
+        """
+        rest = self._rest(attempt)
+        if rest is not None:
+            return rest.seconds
+        return SHORTEST if called else 0.0
 
     def again(self) -> None:
         """The cooldown was waited for: what only cooled is attempted now, in the order of the plan."""
@@ -166,14 +177,17 @@ class Trail:
         now: float = 0.0,
         *,
         connecting: bool = False,
+        answered: int = 0,
     ) -> bool:
         """Record a failure before any content reached the client; True when `next` may give another attempt.
 
         `headers` of the provider's answer and `now` (epoch seconds) serve to read how long it wants to be
         left alone. `connecting`: no byte was exchanged, so the back end's `retries` on the same key apply.
+        `answered`: the provider's HTTP status, which the client is not told where it is about the proxy's own key.
         """
-        wait = self._rest_key(attempt, fault, headers, now)
-        self.outcomes.append(Outcome(attempt, fault, wait))
+        outcome = Outcome(attempt, fault, answered=answered)
+        wait = self._rest_key(attempt, fault, outcome.status, headers, now)
+        self.outcomes.append(msgspec.structs.replace(outcome, wait=wait))
         if wait is not None:
             self._resting.append(attempt)
         match verdict(fault):
@@ -191,13 +205,15 @@ class Trail:
         self._again[id(attempt)] = made + 1
         return made < attempt.backend.settings.retries
 
-    def _rest_key(self, attempt: Attempt, fault: Fault, headers: Sequence[tuple[str, str]], now: float) -> float | None:
+    def _rest_key(
+        self, attempt: Attempt, fault: Fault, answered: int, headers: Sequence[tuple[str, str]], now: float
+    ) -> float | None:
         """Put the key to rest if the failure says so. Returns the cooldown, None for none."""
         if attempt.redirect is not None:
             return None
         backend, model, key = attempt.backend.id, attempt.model, attempt.key
         if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code in (401, 403)):
-            self._keyring.disable(backend, key, fault.status_code)
+            self._keyring.disable(backend, key, answered)
             return None
         status = fault.status_code
         if fault.kind == "rate_limit" or status == 429:
@@ -224,7 +240,7 @@ class Trail:
                 # Gemini and xAI refuse a key by 400, which makes no client discard its own key: it is passed
                 # on as it is.
                 return msgspec.structs.replace(fault, kind="bad_request", details=details)
-            return credentials_fault(best.attempt.backend.id, best.attempt.key_name, details)
+            return credentials_fault(best.attempt.backend.id, best.attempt.key_name, details, best.attempt.redirect)
         retry_after = fault.retry_after
         if fault.kind == "rate_limit":
             retry_after = min(self._waits(), default=retry_after)

@@ -15,6 +15,7 @@ from llm_proxy.routing.aliases import Aliases
 from llm_proxy.routing.targets import parse
 
 ROUTE_PREFIX: Final = "route:"
+_ROUTE_ID: Final = ROUTE_PREFIX.removesuffix(":")
 _NO_ALIASES: Final = Aliases()
 _NAMED: Final = "back end named in it"
 
@@ -34,7 +35,8 @@ class Choices(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Where a request goes. `backend` "" stands for the default one, `route` names a failover route instead of both.
+    """Where a request goes. `backend` "" stands for the default one, `route` names a failover route instead of both; it need not exist
+    where the name was written as `route:<name>`.
 
     `rule` says in words what decided. `alias` is the pattern of the rule that changed the name, or "". `planned`: it goes to the
     strong model only because the planning phase lasts.
@@ -126,7 +128,8 @@ def _named(choices: Choices, requested: str, chosen: Mapping[str, Any], one_off:
 def _find(choices: Choices, name: _Name, backend: str) -> _Found:
     """What `name` stands for beside the session's `backend` ("" = none)."""
     route = name.text.removeprefix(ROUTE_PREFIX)
-    if route in choices.routes:
+    # The prefix means a route, also where a mistake or a deletion left none of that name: no provider has such a model.
+    if route in choices.routes or (route != name.text and _ROUTE_ID not in choices.known):
         return _Found("", "", "", route)
     if backend and name.kind == "session":
         # The model of a session with a back end is one of that back end, whatever separators it holds.

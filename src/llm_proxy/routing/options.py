@@ -169,7 +169,7 @@ class ChoiceOptions(OptionGroup, title="Routing"):
             route = self.static_route.startswith("route:") or self.static_route in self.failover_routes
             yield Target("static_route", self.static_route, known=not route)
         if self.force_model:
-            yield Target("force_model", self.force_model)
+            yield Target("force_model", self.force_model, doubted=not self.force_model.startswith("route:"))
         yield from self._named_in_lists()
 
     def _named_in_lists(self) -> Iterator[Target]:

@@ -6,6 +6,7 @@ Pure but for the rotation of the keyring. Knows the Backend protocol; makes no c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from llm_proxy.backends.base import Backend, Redirect
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
-from llm_proxy.routing.keyring import NO_THREAD, Keyring, Rest, Thread, name_of
+from llm_proxy.routing.keyring import NO_KEY, NO_THREAD, Keyring, Rest, Thread, name_of
 
 MOST_ATTEMPTS = 32
 
@@ -35,14 +36,28 @@ class Attempt(msgspec.Struct, frozen=True):
 
     @property
     def key_name(self) -> str:
-        return name_of(self.key)
+        """The stored key that goes along: none to a server of the session's own, unless the operator trusts it."""
+        return NO_KEY if self.redirect is not None and not self.redirect.keep_key else name_of(self.key)
 
 
 class Element(msgspec.Struct, frozen=True):
-    """One target of a route, its back end already looked up."""
+    """One target of a route, its back end already looked up. `redirect`: as in `Attempt`."""
 
     backend: Backend
     model: str
+    redirect: Redirect | None = None
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """One for each key. A redirected call is made once: the operator's keys make no difference to another server."""
+        keys = self.backend.keys if self.redirect is None else (self.backend.keys or (None,))[:1]
+        return tuple(Attempt(self.backend, self.model, key, self.redirect) for key in keys)
+
+    @property
+    def usable(self) -> bool:
+        if self.redirect is not None:
+            return self.backend.settings.enabled
+        return self.backend.usable and bool(self.backend.keys)
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -115,13 +130,19 @@ class Plan(msgspec.Struct, frozen=True):
         return Fault(kind="unavailable", message=reason, side="proxy", details=details)
 
 
-def credentials_fault(backend: str, key: str, details: dict[str, Any]) -> Fault:
+def credentials_fault(backend: str, key: str, details: dict[str, Any], redirect: Redirect | None = None) -> Fault:
     """The provider refuses the proxy's own key: the client must not throw away its proxy key for that
-    (FE-11).
+    (FE-11). To a server of the session's own (`redirect`) no stored key was sent: its key is the client's to give (RT-12).
     """
+    message = f"The provider refused the credentials of back end {backend} (key {key})."
+    if redirect is not None and not redirect.keep_key:
+        wrong = "wants a key" if redirect.credential is None else "refused the key that came along"
+        message = (
+            f"The session's own server (openai-url) {wrong}: give it in the request header x-llm-proxy-upstream-key."
+        )
     return Fault(
         kind="upstream_auth",
-        message=f"The provider refused the credentials of back end {backend} (key {key}).",
+        message=message,
         status=502,
         code=f"{backend}_credentials_invalid",
         side="upstream",
@@ -188,12 +209,12 @@ def plan_route(elements: Sequence[Element], policy: RoutePolicy, keyring: Keyrin
     usable: list[Element] = []
     for element in elements:
         backend, model = element.backend, model_of(element.backend, element.model)
-        if not (backend.usable and backend.keys):
+        if not element.usable:
             reason = f"Back end {backend.id} is not usable: {backend.reason}"
         elif not model:
             reason = f"The element names no model, and back end {backend.id} has no default_model."
         else:
-            usable.append(Element(backend, model))
+            usable.append(msgspec.structs.replace(element, model=model))
             continue
         unusable.append(Skipped(backend.id, model, "", "unusable", reason=reason))
     plan = _keep_ready(_arrange(usable, policy), keyring)
@@ -206,21 +227,17 @@ def _arrange(elements: Sequence[Element], policy: RoutePolicy) -> Iterator[Attem
             yield from _all_keys(elements[:1])
         case "m":
             for element in elements:
-                yield Attempt(element.backend, element.model, element.backend.keys[0])
+                yield element.attempts[0]
         case "km":
             yield from _all_keys(elements)
         case "mk":
-            rounds = max((len(element.backend.keys) for element in elements), default=0)
-            for number in range(rounds):
-                for element in elements:
-                    if number < len(element.backend.keys):
-                        yield Attempt(element.backend, element.model, element.backend.keys[number])
+            for row in zip_longest(*(element.attempts for element in elements)):
+                yield from (attempt for attempt in row if attempt is not None)
 
 
 def _all_keys(elements: Sequence[Element]) -> Iterator[Attempt]:
     for element in elements:
-        for key in element.backend.keys:
-            yield Attempt(element.backend, element.model, key)
+        yield from element.attempts
 
 
 def _keep_ready(attempts: Iterator[Attempt], keyring: Keyring) -> Plan:
@@ -228,7 +245,8 @@ def _keep_ready(attempts: Iterator[Attempt], keyring: Keyring) -> Plan:
     skipped: list[Skipped] = []
     cooling: list[Attempt] = []
     for attempt in attempts:
-        rest = keyring.rest(attempt.backend.id, attempt.model, attempt.key)
+        # What the operator's keys have come to says nothing about a server of the session's own.
+        rest = None if attempt.redirect else keyring.rest(attempt.backend.id, attempt.model, attempt.key)
         if rest is not None:
             skipped.append(Skipped(rest.backend, attempt.model, rest.key, rest.state, rest.seconds, status=rest.status))
             if rest.state == "cooling" and len(cooling) < MOST_ATTEMPTS:

@@ -153,7 +153,8 @@ async def send_fault(
 ) -> None:
     """The error answer of a protocol, with its headers. What an upstream said verbatim in this very protocol is passed on as it was."""
     fault = gateway.shown(fault)
-    status = client_status(surface, fault)
+    verbatim = _verbatim(gateway, surface, fault)
+    status = fault.status_code if verbatim else client_status(surface, fault)
     headers: Headers = [JSON_TYPE, *(extra or [(b"x-request-id", request_id.encode())])]
     if surface == "anthropic-messages":
         headers.append((b"request-id", request_id.encode()))
@@ -168,14 +169,15 @@ async def send_fault(
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     if fault.kind == "method" and fault.details:
         headers.append((b"allow", ", ".join(fault.details["allow"]).encode()))
-    body = _verbatim(gateway, surface, fault) or dialects.get(surface).write_error(fault, request_id)
+    body = verbatim or dialects.get(surface).write_error(fault, request_id)
     await outgoing.whole(status, headers, body)
 
 
 def client_status(surface: Surface, fault: Fault) -> int:
     """The HTTP status by which this protocol says it (translation.md section 8): an upstream's own status where the protocol knows it."""
     status = fault.status_code
-    if fault.side != "upstream" or fault.origin == surface:
+    # Gemini's body holds the code as well, so the two must agree where the body is written anew.
+    if fault.side != "upstream" or (fault.origin == surface and surface != "gemini"):
         return status
     if fault.kind == "overloaded" and status in (503, 529):
         return 529 if surface == "anthropic-messages" else 503

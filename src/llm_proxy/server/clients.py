@@ -31,12 +31,16 @@ GENERIC = "generic"
 
 
 class Recognised(msgspec.Struct, frozen=True):
-    """What a request's body and headers tell. `foreign`: the body holds a field that is the proxy's own."""
+    """What a request's body and headers tell. `foreign`: the body holds a field that is the proxy's own.
+
+    `conversation`: the name of the one that the request continues by the id of an earlier response, or "".
+    """
 
     opening: Opening
     session: Session
     side: bool
     foreign: bool
+    conversation: str = ""
 
 
 class Client:
@@ -96,7 +100,7 @@ class Client:
         gateway = self._gateway
         opening = dialect.read_opening(document)
         previous = opening.ids.get("previous_response_id", "")
-        earlier = await self._session_of_response(previous) if previous else ""
+        earlier, conversation = await self._of_response(previous) if previous else ("", "")
         detection = gateway.agent_detection
         found = agents.detect(self.header, opening) if detection else agents.Detected(GENERIC, by_header=False)
         found_id = identity.identify(
@@ -111,19 +115,20 @@ class Client:
         agent = session.agent if detection else GENERIC
         side = found_id.errand or errands.is_errand(agent, self.header, opening, model)
         foreign = "session_id" in opening.ids or "extra_body.session_id" in opening.ids
-        return Recognised(opening, session, side, foreign)
+        return Recognised(opening, session, side, foreign, conversation)
 
-    async def _session_of_response(self, response_id: str) -> str:
+    async def _of_response(self, response_id: str) -> tuple[str, str]:
+        """Session and conversation that a response belongs to."""
         key = f"{self.scope}\n{response_id}"
         found = (await self._gateway.store.get_many(_RESPONSES, [key])).get(key)
-        return found.decode() if found else ""
+        session, _, conversation = found.decode().partition("\n") if found else ("", "", "")
+        return session, conversation
 
-    def note_response(self, response_id: str, session: Session) -> None:
-        """A later request that names this response belongs to the same session."""
+    def note_response(self, response_id: str, session: Session, conversation: str) -> None:
+        """A later request that names this response belongs to the same session and continues the same conversation."""
         gateway = self._gateway
-        gateway.store.put(
-            _RESPONSES, f"{self.scope}\n{response_id}", session.id.encode(), gateway.limits.recollection_ttl
-        )
+        value = f"{session.id}\n{conversation}".encode()
+        gateway.store.put(_RESPONSES, f"{self.scope}\n{response_id}", value, gateway.limits.recollection_ttl)
 
 
 def _settle_agent(session: Session, found: agents.Detected) -> None:

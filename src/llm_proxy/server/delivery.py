@@ -247,7 +247,8 @@ class Delivery:
     def _note_native(self, data: bytes) -> None:
         """A response that the provider keeps: what builds on it belongs to this session."""
         if self._client.name == "openai-responses" and (found := _RESPONSE_ID.search(data, 0, 2000)):
-            self._exchange.caller.note_response(found[1].decode("latin-1"), self._exchange.session)
+            exchange = self._exchange
+            exchange.caller.note_response(found[1].decode("latin-1"), exchange.session, exchange.conversation)
 
     def _tells_secrets(self, frame: Frame) -> bool:
         text = frame.raw.decode("utf-8", "replace")
@@ -365,7 +366,7 @@ class Delivery:
                     gateway.store, scope, exchange.client_body or exchange.body, response, output,
                     gateway.limits.store_ttl, exchange.fresh_id, exchange.local,
                 )  # fmt: skip
-                exchange.caller.note_response(str(response.get("id") or ""), exchange.session)
+                exchange.caller.note_response(str(response.get("id") or ""), exchange.session, exchange.conversation)
 
     # Sending
 

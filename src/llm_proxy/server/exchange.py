@@ -87,6 +87,8 @@ class Exchange:
         self.hidden = False
         """Does the request of this try ask not to see the reasoning?"""
         self.opening = Opening()
+        self.conversation = ""
+        """Its name among those of the session, as far as keys are kept for it."""
         self.confirmation = ""
         self._parameters: dict[str, Any] = {}
         self.command_lines: list[str] = []
@@ -104,6 +106,7 @@ class Exchange:
         self.head = Head("", False, 0)
         self._request: Request | None = None
         self._as_read: Request | None = None
+        self._unreadable: Fault | None = None
         self.user = ""
         self.requested_model = ""
         self.backend = ""
@@ -126,22 +129,32 @@ class Exchange:
         self._presence: Presence | None = None
         self._finishing = False
         self._answer_headers: list[tuple[str, str]] = []
+        self._answered = 0
 
     # What rooms see
 
     @property
     def request(self) -> Request:
         """The decoded request. Raises FaultError (client) when the body is not what the protocol allows."""
+        if self._unreadable is not None:
+            raise FaultError(self._unreadable)
         if self._request is None:
-            route = self.route
-            self._request = self._as_read = self.client.read_request(self._document, route.name, route.stream)
-            _check_choice(self._request)
+            self._request = self._as_read = self._decoded()
         return self._request
 
     @request.setter
     def request(self, value: Request) -> None:
         _ = self.request
         self._request = value
+
+    def _decoded(self) -> Request:
+        try:
+            request = self.client.read_request(self._document, self.route.name, self.route.stream)
+            _check_choice(request)
+        except FaultError as error:
+            self._unreadable = error.fault  # for all who ask: the decoded body may be used up
+            raise
+        return request
 
     @property
     def status(self) -> int:
@@ -272,11 +285,13 @@ class Exchange:
         except JsonFault as fault:
             raise bad_request(str(fault), fault.path.removeprefix("$").removeprefix(".")) from None
         self.body = self._document.text
+        self._unreadable = None
 
     async def _meet(self) -> None:
         """Whose conversation this is, which client sent it, and whether it is a turn at all (SES-01, AGT-01, AGT-04)."""
         known = await self.caller.recognise(self.client, self._document, self.requested_model)
         self.opening, self.session, self.side = known.opening, known.session, known.side
+        self.conversation = known.conversation
         self._parameters = local_answers.parameters_of(self._document)
         if known.foreign:  # a body field that is the proxy's own, not the provider's
             self.client_body = self.body
@@ -366,7 +381,8 @@ class Exchange:
             self._one_off, self.session.one_off = self.session.one_off, ""
         router, session = self.gateway.router, self.session
         decision = router.decide(self.requested_model, session, self._one_off, side=self.side)
-        thread = router.thread(session, self.opening, self.side)
+        thread = router.thread(session, self.opening, self.side, self.conversation)
+        self.conversation = thread.conversation
         normal = router.normal(decision, self.requested_model, session, self._one_off)
         plan = router.plan(decision, session, self.caller, thread=thread, normal=normal)
         return Trail(plan, self.gateway.keyring, thread=thread, window_of=router.window_of)
@@ -414,27 +430,36 @@ class Exchange:
         """Waits for a cooling key; the client is kept alive meanwhile, and its leaving ends the wait."""
         delivery = Delivery(self)
         try:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds + _TICK)
         finally:
             delivery.close()
 
     async def _try(self, attempt: Attempt, trail: Trail) -> bool:
         """One attempt; true when the client has its answer, false when the next one may be made."""
         delivery = Delivery(self)
-        self._answer_headers = []
+        self._answer_headers, self._answered = [], 0
+        prepared: Prepared | None = None
         try:
-            await self._call(attempt, delivery)
+            prepared = await self._prepared(attempt)
+            await self._call(attempt, prepared, delivery)
         except FaultError as error:
             fault = error.fault
+            if prepared is None and fault.kind == "bad_request":
+                # What this target cannot take, such as a kind of media, another one may (FE-13).
+                trail.passed_over(attempt, fault)
+                return False
             if fault.side != "upstream" and not delivery.sent:
                 raise
             self._record(attempt, fault)
             if delivery.sent:
                 self.fault = fault
-                trail.failed(attempt, fault, self._answer_headers, time.time())
+                trail.failed(attempt, fault, self._answer_headers, time.time(), answered=self._answered)
                 await delivery.fail(fault)
                 return True
-            trail.failed(attempt, fault, self._answer_headers, time.time(), connecting=isinstance(error, ConnectError))
+            connecting = isinstance(error, ConnectError)
+            trail.failed(
+                attempt, fault, self._answer_headers, time.time(), connecting=connecting, answered=self._answered
+            )
             return False
         except asyncio.CancelledError:
             self._record(attempt, None)
@@ -456,8 +481,7 @@ class Exchange:
         status = fault.status_code if fault else 200 if self.outgoing.started else 0
         self.attempts.append(AttemptRecord(attempt.backend.id, attempt.model, attempt.key_name, status))
 
-    async def _call(self, attempt: Attempt, delivery: Delivery) -> None:
-        prepared = await self._prepared(attempt)
+    async def _call(self, attempt: Attempt, prepared: Prepared, delivery: Delivery) -> None:
         if prepared.duties.copies > 1:
             responses: list[Response] = []
             try:
@@ -476,7 +500,9 @@ class Exchange:
                 attempt.model, prepared.dialect.name, fault, attempt.redirect
             ):
                 raise
-            prepared = await self._prepared(attempt)
+            refused, prepared = prepared.body, await self._prepared(attempt)
+            if prepared.body == refused:
+                raise  # the client's own bytes, which are not the proxy's to change
             response = await self._open(attempt, prepared)
         try:
             await delivery.deliver(response, prepared)
@@ -500,7 +526,7 @@ class Exchange:
                 redirect=attempt.redirect,
             )
         )
-        self._answer_headers = response.headers
+        self._answer_headers, self._answered = response.headers, response.status
         try:
             self.rate_headers = _returned(response.headers)
             if not 200 <= response.status < 300:
@@ -561,11 +587,14 @@ class Exchange:
             raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")
         self.losses = list(out.losses)
         if same:
-            before = upstream.write_request(unwrapped(self._as_read), target).body
+            before, after = upstream.write_request(unwrapped(self._as_read), target).body, out.body
             if request.added or not self._asked_for(target.model):
                 as_read, adapted = upstream.steering(self._as_read, target)
                 before = {name: value for name, value in before.items() if name not in adapted} | as_read
-            body = wire_json.rewrite(upstream.retarget(self.body, target), before, out.body)
+            if not self._asked_for(target.model):
+                kept, adapted = upstream.steering(request, target)
+                after = {name: value for name, value in after.items() if name in adapted or name not in kept} | adapted
+            body = wire_json.rewrite(upstream.retarget(self.body, target), before, after)
         else:
             body = wire_json.encode(out.body)
         return Prepared(
@@ -692,6 +721,7 @@ def _shows_anyway(upstream: Dialect, target: Target) -> bool:
 
 
 _MOST_COPIES = 16  # each is billed
+_TICK = 0.002  # seconds by which a timer of the event loop may come too early
 
 
 def _returned(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -271,11 +271,11 @@ async def internal(
         case "backends", "GET" | "HEAD":
             await _json(outgoing, headers, _backends(gateway))
         case "cooldowns", "GET" | "HEAD":
-            await _json(outgoing, headers, _cooldowns(gateway))
+            await _json(outgoing, headers, _cooldowns(gateway, incoming.parameter("backend")))
         case "routing", "GET" | "HEAD":
             await _json(outgoing, headers, routing_pages.page(gateway, caller, incoming))
         case "cooldowns", "DELETE":
-            gateway.keyring.clear(incoming.parameter("backend"))
+            gateway.keyring.clear(incoming.parameter("backend").lower())
             await _json(outgoing, headers, _cooldowns(gateway))
         case _:
             raise FaultError(Fault(kind="not_found", message="there is no such internal page", side="client"))
@@ -324,8 +324,8 @@ def _backends(gateway: Gateway) -> dict[str, Any]:
     return {"object": "list", "data": data}
 
 
-def _cooldowns(gateway: Gateway) -> dict[str, Any]:
-    return {"object": "list", "data": [msgspec.to_builtins(rest) for rest in gateway.keyring.resting()]}
+def _cooldowns(gateway: Gateway, backend: str = "") -> dict[str, Any]:
+    return {"object": "list", "data": [msgspec.to_builtins(rest) for rest in gateway.keyring.resting(backend.lower())]}
 
 
 async def _json(outgoing: Outgoing, headers: Headers, body: dict[str, Any], status: int = 200) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from llm_proxy.backends.base import Backend
+from llm_proxy.config.kinds import RouteSettings
 from llm_proxy.config.model_defaults import model_defaults_for
-from llm_proxy.conversation.fault import FaultError
+from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.features.exchange import Candidate
 from llm_proxy.routing.aliases import Aliases
 from llm_proxy.routing.choice import Choices, Decision, decide, refusal
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 Purpose = Literal["generate", "embed"]
+_MOST_NAMED = 10
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -74,8 +76,8 @@ class Router:
         self._planning = planning
         self.routes = options.failover_routes
         self.choices = Choices(
-            static_route=options.static_route or "",
-            force_model=options.force_model or "",
+            static_route=(options.static_route or "").strip(),
+            force_model=(options.force_model or "").strip(),
             aliases=Aliases(options.model_aliases),
             known=gateway.backends,
             routes=self.routes,
@@ -115,16 +117,16 @@ class Router:
 
     # Planning
 
-    def thread(self, session: Session, opening: Opening, side: bool) -> Thread:
+    def thread(self, session: Session, opening: Opening, side: bool, continued: str = "") -> Thread:
         """What keeps this conversation at the key that holds its prompt cache. Errands beside it move nothing.
 
-        Agents run several conversations in one session; they are told apart by how they begin.
+        Agents run several conversations in one session; they are told apart by how they begin, or, where the provider keeps the turns,
+        by the one that the request continues: `continued` is its name.
         """
         if side:
             return NO_THREAD
         name = _name_of(session)
-        beginning = hash(opening.first_user)
-        return Thread(name, f"{name}\n{beginning}", opening.answered)
+        return Thread(name, continued or f"{name}\n{hash(opening.first_user)}", opening.answered)
 
     def plan(
         self,
@@ -142,50 +144,70 @@ class Router:
         """
         if normal is None:
             return self._plan(decision, session, caller, thread, looking)
+        # A request deals one key of a back end: what stands behind at the same one begins where the strong model does.
+        dealt = self._deals(decision) is not None and self._deals(decision) is self._deals(normal)
+        refusal: FaultError | None = None
+        try:
+            behind = self._plan(normal, session, caller, thread, looking or dealt)
+        except FaultError as error:
+            refusal, behind = error, self._none(normal, error.fault.message)
         try:
             plan = self._plan(decision, session, caller, thread, looking)
         except FaultError as error:
+            if refusal is not None:
+                raise refusal from None
             reason = f"the strong model of the planning phase cannot be used: {error.fault.message}"
             self._gateway.running.warn_rarely(reason)
-            unusable = Skipped(decision.backend, decision.model, "", "unusable", reason=reason)
-            plan = Plan((), (unusable,))
+            plan = self._none(decision, reason)
         strong = tuple(msgspec.structs.replace(attempt, planned=True) for attempt in plan.attempts)
-        behind = self._plan(normal, session, caller, thread, looking)
-        return Plan(strong, plan.skipped, plan.cooling).followed_by(behind)
+        # What only cools is for the strong model too, when it was waited for.
+        cooling = tuple(msgspec.structs.replace(attempt, planned=True) for attempt in plan.cooling)
+        return Plan(strong, plan.skipped, cooling).followed_by(behind)
+
+    def _none(self, decision: Decision, reason: str) -> Plan:
+        """No attempt, and why."""
+        return Plan((), (Skipped(self.backend_of(decision).id, decision.model, "", "unusable", reason=reason),))
+
+    def _deals(self, decision: Decision) -> Backend | None:
+        """The back end whose rotation a plan for this decision advances."""
+        backend = None if decision.route else self.backend_of(decision)
+        return None if backend is None or backend.settings.fallback is not None else backend
 
     def _plan(self, decision: Decision, session: Session, caller: Client, thread: Thread, looking: bool) -> Plan:
         keyring = self._gateway.keyring
         if decision.route:
-            route = self.routes[decision.route]
-            plan = plan_route(list(self._elements(route.elements)), route.policy, keyring)
+            route = self._route(decision)
+            plan = plan_route(list(self._elements(route.elements, session, caller)), route.policy, keyring)
             if not looking:
                 self._warn_of_unusable(f"route {decision.route}", plan.skipped)
-            return self._redirected(plan, session, caller)
+            return plan
         backend = self.backend_of(decision)
         fallback = backend.settings.fallback
         if fallback is not None and (other := self._gateway.backends.get(fallback.backend)) is not None:
-            elements = (Element(backend, decision.model), Element(other, fallback.model))
+            elements = [
+                Element(one, model, redirect_of(session, caller, self._gateway, one))
+                for one, model in ((backend, decision.model), (other, fallback.model))
+            ]
             plan = plan_route(elements, "m", keyring)
             if not looking:
                 self._warn_of_unusable(f"back end {backend.id} with its fallback", plan.skipped)
-            return self._redirected(plan, session, caller)
+            return plan
         redirect = redirect_of(session, caller, self._gateway, backend)
         return plan_target(backend, decision.model, keyring, thread=thread, redirect=redirect, looking=looking)
 
-    def _elements(self, names: Sequence[str]) -> Iterator[Element]:
+    def _route(self, decision: Decision) -> RouteSettings:
+        """Raises FaultError for a name that no route has."""
+        if (route := self.routes.get(decision.route)) is not None:
+            return route
+        there = ", ".join(sorted(self.routes)[:_MOST_NAMED]) or "none"
+        message = f"There is no {decision.rule[:300]}; there are: {there}."
+        raise FaultError(Fault(kind="not_found", message=message, param="model", side="client"))
+
+    def _elements(self, names: Sequence[str], session: Session, caller: Client) -> Iterator[Element]:
         for name in names:
             target = parse(name, self._gateway.backends)
             if target.backend and (backend := self._gateway.backends.get(target.backend)) is not None:
-                yield Element(backend, target.model)
-
-    def _redirected(self, plan: Plan, session: Session, caller: Client) -> Plan:
-        if "openai-url" not in session.values:
-            return plan
-        attempts = (
-            msgspec.structs.replace(attempt, redirect=redirect_of(session, caller, self._gateway, attempt.backend))
-            for attempt in plan.attempts
-        )
-        return Plan(tuple(attempts), plan.skipped, plan.cooling)
+                yield Element(backend, target.model, redirect_of(session, caller, self._gateway, backend))
 
     def _warn_of_unusable(self, where: str, skipped: Sequence[Skipped]) -> None:
         for skip in skipped:
@@ -221,8 +243,8 @@ class Router:
         try:
             plan = self.plan(decision, session, caller, thread=thread, looking=True, normal=normal)
         except FaultError as error:
-            backend = self.backend_of(decision).id
-            return Outlook(decision, (), (LeftOut(backend, decision.model, "", "unusable", error.fault.message),))
+            place = ("route", decision.route) if decision.route else (self.backend_of(decision).id, decision.model)
+            return Outlook(decision, (), (LeftOut(*place, "", "unusable", error.fault.message),))
         attempts: list[Attempt] = []
         left_out = [_left_out(skip) for skip in plan.skipped]
         for attempt in plan.attempts:
@@ -231,7 +253,8 @@ class Router:
                 left_out.append(LeftOut(attempt.backend.id, attempt.model, attempt.key_name, "refused", reason))
             else:
                 attempts.append(attempt)
-        policy = self.routes[decision.route].policy if decision.route else "k"
+        fallback = None if decision.route else self.backend_of(decision).settings.fallback
+        policy = self.routes[decision.route].policy if decision.route else "k" if fallback is None else "m"
         return Outlook(decision, tuple(attempts), tuple(left_out), policy)
 
     def normal(self, decision: Decision, requested: str, session: Session, one_off: str) -> Decision | None:
@@ -261,7 +284,7 @@ def _left_out(skip: Skipped) -> LeftOut:
         case "cooling":
             reason = f"the provider answered {skip.status} and asked for a pause"
         case "disabled":
-            reason = "the provider refused this key"
+            reason = f"the provider refused this key with {skip.status}"
         case "surplus":
             reason = "a request makes at most 32 attempts"
         case _:

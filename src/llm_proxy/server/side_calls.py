@@ -98,9 +98,13 @@ class SideCall:
         finally:
             if limits is not None:
                 limits.on_finish(self)
+            self._note_usage()
 
     async def _tries(self, limits: RateLimits | None) -> None:
         while (attempt := self._trail.next()) is not None:
+            if not attempt.backend.supports(self._action):
+                self._trail.passed_over(attempt, self._unsupported(attempt))
+                continue
             candidate = self._gateway.router.candidate(attempt)
             refused = await limits.admit(self, candidate) if limits is not None else None
             if refused is not None:
@@ -109,13 +113,14 @@ class SideCall:
                 return
         raise FaultError(await unserved.explained(self._trail))
 
+    def _unsupported(self, attempt: Attempt) -> Fault:
+        return bad_request(
+            f"back end {attempt.backend.id} has no {self._action}; "
+            "back ends of the types openai, openrouter, zai and demo have",
+            "model",
+        ).fault
+
     async def _try(self, attempt: Attempt) -> bool:
-        if not attempt.backend.supports(self._action):
-            raise bad_request(
-                f"back end {attempt.backend.id} has no {self._action}; "
-                "back ends of the types openai, openrouter, zai and demo have",
-                "model",
-            )
         answer_headers: list[tuple[str, str]] = []
         status = 0
         try:
@@ -136,7 +141,7 @@ class SideCall:
             await self._break_off(error.fault)
             return True
         finally:
-            self._record(attempt, status)
+            self.attempts.append(AttemptRecord(attempt.backend.id, attempt.model, attempt.key_name, status))
         self._trail.succeeded(attempt)
         return True
 
@@ -164,6 +169,8 @@ class SideCall:
             (b"x-llm-proxy-backend", attempt.backend.id.encode()),
             (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
         ]
+        if self.attempts:
+            headers.append((b"x-llm-proxy-attempts", str(len(self.attempts) + 1).encode()))
         if self._stream:
             await self._stream_on(response, headers)
             return
@@ -189,18 +196,19 @@ class SideCall:
         if not self._outgoing.ended:
             await self._outgoing.end(self._chat.glancer().failure_frames(self._gateway.shown(fault)))
 
-    def _record(self, attempt: Attempt, status: int) -> None:
-        self.attempts.append(AttemptRecord(attempt.backend.id, attempt.model, attempt.key_name, status))
-        if self._gateway.usage is None:
+    def _note_usage(self) -> None:
+        """One row, however many attempts it took; none when nothing was called."""
+        if self._gateway.usage is None or not self.attempts:
             return
+        last = self.attempts[-1]
         usage = self.usage or Usage()
         self._gateway.usage.add(
             UsageRow(
                 id=next((value.decode("latin-1") for name, value in self._headers if name == b"x-request-id"), ""),
                 time=self._began,
                 surface=self._action,
-                backend=attempt.backend.id,
-                model=f"{attempt.backend.id}:{attempt.model}",
+                backend=last.backend,
+                model=f"{last.backend}:{last.model}",
                 requested_model=self._model,
                 prompt=usage.input or 0,
                 completion=usage.output or 0,
@@ -213,9 +221,9 @@ class SideCall:
                 token_source=usage.source if usage.total else "unknown",
                 duration_ms=(time.time() - self._began) * 1000,
                 ttft_ms=None,
-                status=status,
+                status=last.status,
                 stream=self._stream,
-                attempts=self._trail.calls,
+                attempts=len(self.attempts),
                 session=self._session.id,
                 key_name=self.key_name,
                 username=self._user,

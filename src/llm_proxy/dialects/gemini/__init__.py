@@ -45,7 +45,7 @@ class Gemini:
 
     name = NAME
     heartbeat = b""
-    steering_signs: tuple[bytes, ...] = ()
+    steering_signs: tuple[bytes, ...] = (b'"thinkingConfig"', b'"thinking_config"')
 
     # towards clients
 
@@ -110,7 +110,7 @@ class Gemini:
         return body
 
     def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
+        return request_out.steering(request, target)
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from llm_proxy.conversation.request import Request
 from llm_proxy.dialects.base import Duties, Outgoing, Target
 from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of, is_off
@@ -19,6 +21,7 @@ from llm_proxy.dialects.tool_schemas import for_gemini_response
 from llm_proxy.wire import json as wire_json
 
 _INT32 = 2**31
+_STEERING = ("generationConfig", "generation_config")
 _COUNTED = ("contents", "systemInstruction", "tools", "toolConfig", "cachedContent")
 # Fields of other protocols without effect on the answer: nobody misses them.
 _NO_LOSS = frozenset(("stream_options", "store", "prompt_cache_key", "safety_identifier", "service_tier", "background"))
@@ -34,6 +37,37 @@ def write_count_request(request: Request, target: Target) -> Object:
     body = write_request(request, target).body
     counted = {name: body[name] for name in _COUNTED if name in body}
     return {"generateContentRequest": {"model": model_path(target.model), **counted}}
+
+
+def steering(request: Request, target: Target) -> tuple[Object, Object]:
+    """The generationConfig, which steers the model: as the client wrote it, and with the thinking that the target's model takes."""
+    stranger = request
+    if not _takes_thinking(request, target):
+        nested = dict(request.rest.get("generationConfig", {}))
+        if target.capabilities.thinking == "none":
+            nested.pop("thinkingConfig", None)  # what has no canonical place goes with the rest
+        rest = {**request.rest, "generationConfig": nested}
+        stranger = msgspec.structs.replace(request, rest=rest, added=request.added | {"reasoning"})
+    found = write_request(request, target).body, write_request(stranger, target).body
+    as_read, adapted = ({name: body[name] for name in _STEERING if name in body} for body in found)
+    return as_read, adapted
+
+
+def _takes_thinking(request: Request, target: Target) -> bool:
+    """Does the target take the client's own thinkingConfig? Of a model that no table knows the client knows more."""
+    reasoning, capabilities = request.reasoning, target.capabilities
+    if reasoning is None or capabilities.thinking == "none":
+        return reasoning is None
+    least, most = capabilities.least_thinking_budget, capabilities.max_thinking_budget
+    match capabilities.thinking:
+        case "level":
+            return reasoning.mode == "auto" or (reasoning.mode == "effort" and reasoning.effort in capabilities.efforts)
+        case "gemini-budget" if most and reasoning.mode == "budget":
+            return least <= (reasoning.budget or 0) <= most
+        case "gemini-budget" if most:
+            return reasoning.mode == "auto" or (reasoning.mode == "off" and capabilities.thinking_off)
+        case _:
+            return True
 
 
 def model_path(model: str) -> str:

@@ -46,7 +46,10 @@ class OpenAIChat:
 
     name = NAME
     heartbeat = HEARTBEAT
-    steering_signs: tuple[bytes, ...] = ()
+    steering_signs: tuple[bytes, ...] = (
+        b'"max_tokens"', b'"max_completion_tokens"', b'"reasoning', b'"thinking', b'"enable_thinking"', b'"temperature"',
+        b'"top_', b'"presence_penalty"', b'"frequency_penalty"', b'"log', b'"min_p"', b'"parallel_tool_calls"',
+    )  # fmt: skip
 
     # towards clients
 
@@ -83,7 +86,7 @@ class OpenAIChat:
         return request_out.retarget(body, target)
 
     def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
+        return request_out.steering(request, target)
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

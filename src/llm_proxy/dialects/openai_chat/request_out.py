@@ -26,6 +26,7 @@ from llm_proxy.conversation.request import (
     ToolChoice,
 )
 from llm_proxy.dialects.base import Duties, Outgoing, Target
+from llm_proxy.dialects.capabilities import Capabilities
 from llm_proxy.dialects.efforts import budget_of, clamp_effort, effort_of, is_off, says_maximum, with_known_maximum
 from llm_proxy.dialects.names import ToolNames
 from llm_proxy.dialects.openai_chat.fields import NAME, Fields, refused
@@ -113,6 +114,48 @@ def write_request(request: Request, target: Target) -> Outgoing:
     stand in for.
     """
     return _Writer(request, target).write()
+
+
+_STEERING = frozenset((*LIMITS, *REASONING, *_SAMPLING, "top_k", "min_p", "parallel_tool_calls"))
+# The controls of reasoning that a target of each form takes as they are, words of effort apart.
+_CONTROLS = {
+    "effort": frozenset(("reasoning_effort",)),
+    "object": frozenset(("reasoning_effort", "reasoning", "include_reasoning")),
+    "switch": frozenset(("thinking",)),
+    "enable": frozenset(("enable_thinking", "thinking_budget")),
+}
+_KNOWS_NO_EFFORTS = Capabilities().efforts
+
+
+def steering(request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The members that steer the model: as the client wrote them, and as the target's model takes them."""
+    sampling = request.sampling
+    written: dict[str, Any] = {name: getattr(sampling, name) for name in (*_SAMPLING, "top_k", "min_p")}
+    written["parallel_tool_calls"] = request.parallel_tool_calls
+    as_read = {name: value for name, value in written.items() if value is not None}
+    as_read |= {name: request.native[name] for name in (*LIMITS, *REASONING) if name in request.native}
+    replaced = LIMITS if _takes_controls(request, target) else (*LIMITS, *REASONING)
+    native = {name: value for name, value in request.native.items() if name not in replaced}
+    adapted = write_request(msgspec.structs.replace(request, native=native), target).body
+    adapted = {name: value for name, value in adapted.items() if name in _STEERING}
+    if not target.capabilities.top_k:
+        adapted = {name: value for name, value in adapted.items() if name not in ("top_k", "min_p")}
+    if request.parallel_tool_calls and not target.capabilities.parallel_switch:
+        del adapted["parallel_tool_calls"]
+    return as_read, adapted
+
+
+def _takes_controls(request: Request, target: Target) -> bool:
+    """Does the target take the client's own controls of reasoning? Of a model that no table knows the client knows more."""
+    can, reasoning = target.capabilities, request.reasoning
+    named = {name for name in REASONING if name in request.native}
+    if reasoning is None or not named or can.thinking == "none":
+        return False
+    if can.efforts == _KNOWS_NO_EFFORTS and can.thinking == "effort":
+        return True
+    effort = effort_of(reasoning)
+    known = can.thinking != "effort" or (effort in can.efforts and (can.thinking_off or effort != "none"))
+    return known and named <= _CONTROLS.get(can.thinking, frozenset())
 
 
 def write_count_request(request: Request, target: Target) -> dict[str, Any]:

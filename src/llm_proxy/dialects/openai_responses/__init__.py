@@ -39,7 +39,7 @@ class OpenAIResponses:
 
     name: str = NAME
     heartbeat: bytes = HEARTBEAT
-    steering_signs: tuple[bytes, ...] = ()
+    steering_signs: tuple[bytes, ...] = (b'"reasoning', b'"temperature"', b'"top_', b'output_text.logprobs"')
 
     # towards clients
 
@@ -76,7 +76,7 @@ class OpenAIResponses:
         return request_out.retarget(body, target)
 
     def steering(self, request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
+        return request_out.steering(request, target)
 
     def write_request(self, request: Request, target: Target) -> Outgoing:
         return request_out.write_request(request, target)

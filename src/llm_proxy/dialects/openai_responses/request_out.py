@@ -17,6 +17,7 @@ from llm_proxy.conversation.parts import text_of
 from llm_proxy.conversation.request import Message, Reasoning, Request, ResponseFormat
 from llm_proxy.conversation.turns import split_system
 from llm_proxy.dialects.base import Duties, Outgoing, Target
+from llm_proxy.dialects.capabilities import Capabilities
 from llm_proxy.dialects.efforts import clamp_effort, effort_of, is_off, with_known_maximum
 from llm_proxy.dialects.openai_responses.items_out import ItemsOut
 from llm_proxy.dialects.openai_responses.request_in import read_request
@@ -62,6 +63,42 @@ def write_count_request(request: Request, target: Target) -> dict[str, Any]:
     """The body of `/responses/input_tokens`: what fills the context, nothing of how the answer is made."""
     body = write_request(request, target).body
     return {name: body[name] for name in _COUNTED if name in body}
+
+
+_STEERING = ("temperature", "top_p", "top_logprobs", "reasoning", "include")
+_OF_REASONING = "reasoning.encrypted_content"
+_OF_LOGPROBS = "message.output_text.logprobs"
+_KNOWS_NO_EFFORTS = Capabilities().efforts
+
+
+def steering(request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The members that steer the model: as the client wrote them, and as the target's model takes them."""
+    added = {"temperature", "top_p"} if _takes_reasoning(request, target) else {"temperature", "top_p", "reasoning"}
+    stranger = msgspec.structs.replace(request, added=request.added | added)
+    found = write_request(request, target).body, write_request(stranger, target).body
+    as_read, adapted = ({name: body[name] for name in _STEERING if name in body} for body in found)
+    able, refused = target.capabilities, set()
+    if able.thinking == "none":
+        adapted.pop("reasoning", None)  # what has no canonical place goes with the rest
+        refused.add(_OF_REASONING)
+    if not (able.logprobs and _Writer(request, target).takes_sampling()):
+        adapted.pop("top_logprobs", None)
+        refused.add(_OF_LOGPROBS)
+    if refused & set(request.include):
+        adapted["include"] = [name for name in request.include if name not in refused]
+    return as_read, adapted
+
+
+def _takes_reasoning(request: Request, target: Target) -> bool:
+    """Does the target take the client's own words on reasoning? Of a model that no table knows the client knows more."""
+    able, reasoning = target.capabilities, request.reasoning
+    if reasoning is None or able.thinking == "none":
+        return reasoning is None
+    if able.efforts == _KNOWS_NO_EFFORTS:
+        return True
+    effort = effort_of(reasoning)
+    known = effort is None or (effort in able.efforts and (able.thinking_off or effort != "none"))
+    return known and reasoning.budget is None and reasoning.visible is not False
 
 
 def retarget(body: bytes, target: Target) -> bytes:
@@ -194,12 +231,12 @@ class _Writer:
 
     def _sampling(self, body: dict[str, Any]) -> None:
         sampling = self._request.sampling
-        taken = self._native or self._takes_sampling()
+        taken = self._native or self.takes_sampling()
         for name in ("temperature", "top_p"):
             value = getattr(sampling, name)
             if value is None:
                 continue
-            if not taken or (self._adapted(name) and not self._takes_sampling()):
+            if not taken or (self._adapted(name) and not self.takes_sampling()):
                 self._lose(name)
             elif (
                 name == self._request.lesser
@@ -226,7 +263,8 @@ class _Writer:
         """Was the member, or the reasoning beside it, put in by the proxy for whatever target?"""
         return name in self._request.added or "reasoning" in self._request.added
 
-    def _takes_sampling(self) -> bool:
+    def takes_sampling(self) -> bool:
+        """Does the model take values of sampling in this request?"""
         able, reasoning = self._able, self._request.reasoning
         if able.sampling != "none":
             return True
@@ -379,7 +417,7 @@ class _Writer:
         include = []
         if self._able.thinking != "none":
             include.append("reasoning.encrypted_content")
-        if request.sampling.logprobs and self._takes_sampling() and self._able.logprobs:
+        if request.sampling.logprobs and self.takes_sampling() and self._able.logprobs:
             include.append("message.output_text.logprobs")
         if include:
             body["include"] = include
