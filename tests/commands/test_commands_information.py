@@ -133,7 +133,9 @@ class TestStatus:
         assert "12 s" in said
 
     def test_attempts_are_shown_in_order_and_what_is_left_out_with_the_reason(self, desk: PlainDesk) -> None:
-        desk.ahead = Outlook(("openai:m with key a", "openai:m with key b"), ("gemini:g with key c: cooling for 12 s, 429",))
+        desk.ahead = Outlook(
+            ("openai:m with key a", "openai:m with key b"), ("gemini:g with key c: cooling for 12 s, 429",)
+        )
         said = run(desk, "!/status")
         assert "Attempts in order: openai:m with key a, then openai:m with key b\n" in said
         assert "Left out now: gemini:g with key c: cooling for 12 s, 429\n" in said

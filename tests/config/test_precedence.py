@@ -43,7 +43,9 @@ def texts(option: Option) -> st.SearchStrategy[str]:
     if option.path == "reasoning_alias_settings":
         return st.sampled_from(['[{"model":"a*","modes":{}}]', '[{"model":"b","modes":{}}]'])
     if option.path == "model_aliases":
-        return st.sampled_from(['[{"pattern":"^a(.*)","replacement":"b"}]', '[{"pattern":"c","replacement":"openai:d"}]'])
+        return st.sampled_from(
+            ['[{"pattern":"^a(.*)","replacement":"b"}]', '[{"pattern":"c","replacement":"openai:d"}]']
+        )
     if option.content is not None:
         return st.sampled_from(EMPTY_FILES)
     low = int(kind.minimum if kind.minimum is not None else (kind.above or 0) + 1)
@@ -86,7 +88,9 @@ def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data:
         values = {rank: data.draw(texts(option)) for rank in data.draw(st.sets(st.sampled_from(RANKS)))}
     if not option.env:
         values.pop("env", None)
-    if not (option.flags or option.off_flags) or option.kind.base == "records":  # a flag gives one record, in a form of its own
+    if (
+        not (option.flags or option.off_flags) or option.kind.base == "records"
+    ):  # a flag gives one record, in a form of its own
         values.pop("flag", None)
     argv: list[str] = []
     environ = {"HOME": str(tmp_path)}

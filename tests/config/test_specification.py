@@ -396,7 +396,9 @@ def disagreements(option: Option, text: str) -> Iterator[str]:
                 yield f"default {default}"
             if kind.base == "str" and default not in text and "format" not in option.path:
                 yield f"default {default}"
-    if kind.base == "choice" and not text.startswith("as in "):  # the overrides of the planning phase: see their own test
+    if kind.base == "choice" and not text.startswith(
+        "as in "
+    ):  # the overrides of the planning phase: see their own test
         for choice in kind.choices:
             # The modes of an identity are named in its paragraph (REQ-09).
             if choice not in text and "back-end table" not in text and not option.path.startswith("identity."):

@@ -67,7 +67,9 @@ def table(scene: Scene, policy: RoutePolicy) -> list[Name]:
         case "km":
             return [(backend, model, key) for backend, model in usable for key in scene.keys[backend]]
         case "mk":
-            rows = [(number, at) for at, (backend, _) in enumerate(usable) for number in range(len(scene.keys[backend]))]
+            rows = [
+                (number, at) for at, (backend, _) in enumerate(usable) for number in range(len(scene.keys[backend]))
+            ]
             return [(*usable[at], scene.keys[usable[at][0]][number]) for number, at in sorted(rows)]
 
 

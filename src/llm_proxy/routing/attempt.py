@@ -212,7 +212,7 @@ class Trail:
         if attempt.redirect is not None:
             return None
         backend, model, key = attempt.backend.id, attempt.model, attempt.key
-        if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code in (401, 403)):
+        if fault.kind == "upstream_auth" or (fault.side == "upstream" and fault.status_code == 401):
             self._keyring.disable(backend, key, answered)
             return None
         status = fault.status_code

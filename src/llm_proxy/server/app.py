@@ -6,17 +6,14 @@ This is the second of the two walls: what escapes an exchange becomes a plain 50
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
-
-import msgspec
 
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import operations, pages, side_calls, unserved
+from llm_proxy.server import operations, pages, refusing, side_calls
 from llm_proxy.server.clients import Client
 from llm_proxy.server.exchange import Exchange
-from llm_proxy.server.gateway import MOST_UPSTREAM_TEXT, Gateway, new_id
+from llm_proxy.server.gateway import Gateway, new_id
 from llm_proxy.server.http import (
     JSON_TYPE,
     Disconnected,
@@ -28,7 +25,7 @@ from llm_proxy.server.http import (
     Send,
     encode_headers,
 )
-from llm_proxy.server.paths import NoRoute, Route, Surface, resolve
+from llm_proxy.server.paths import NoRoute, Route, resolve
 from llm_proxy.server.running import Running
 from llm_proxy.wire.headers import is_sane_request_id
 
@@ -62,14 +59,14 @@ class Application:
             await self._serve(gateway, incoming, outgoing, found, request_id)
         except FaultError as error:
             if not outgoing.started:
-                await send_fault(gateway, outgoing, found.surface, error.fault, request_id)
+                await refusing.send_fault(gateway, outgoing, found.surface, error.fault, request_id)
         except Disconnected:
             pass
         except Exception:
             _LOG.exception("%s: the exchange failed", request_id)
             if not outgoing.started:
                 fault = Fault(kind="internal", message="the proxy failed to serve this request", side="proxy")
-                await send_fault(gateway, outgoing, found.surface, fault, request_id)
+                await refusing.send_fault(gateway, outgoing, found.surface, fault, request_id)
 
     async def _serve(
         self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str
@@ -122,7 +119,7 @@ class Application:
         except FaultError as error:
             if outgoing.started:
                 return
-            await send_fault(
+            await refusing.send_fault(
                 gateway, outgoing, route.surface, error.fault, request_id,
                 encode_headers(exchange.error_headers(error.fault)),
             )  # fmt: skip
@@ -141,67 +138,6 @@ class Application:
                     side="client",
                 )
             )
-
-
-async def send_fault(
-    gateway: Gateway,
-    outgoing: Outgoing,
-    surface: Surface,
-    fault: Fault,
-    request_id: str,
-    extra: Headers | None = None,
-) -> None:
-    """The error answer of a protocol, with its headers. What an upstream said verbatim in this very protocol is passed on as it was."""
-    fault = gateway.shown(fault)
-    verbatim = _verbatim(gateway, surface, fault)
-    status = fault.status_code if verbatim else client_status(surface, fault)
-    headers: Headers = [JSON_TYPE, *(extra or [(b"x-request-id", request_id.encode())])]
-    if surface == "anthropic-messages":
-        headers.append((b"request-id", request_id.encode()))
-    if fault.kind == "auth":
-        headers.append((b"www-authenticate", b"Bearer"))
-    if fault.retry_after is not None and fault.retry_after >= 0:
-        seconds = max(1, math.ceil(fault.retry_after))
-        headers = [pair for pair in headers if pair[0] not in (b"retry-after", b"retry-after-ms")]
-        headers.append((b"retry-after", str(seconds).encode()))
-    headers += encode_headers(unserved.limit_headers(fault))
-    if fault.kind == "upgrade":
-        headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
-    if fault.kind == "method" and fault.details:
-        headers.append((b"allow", ", ".join(fault.details["allow"]).encode()))
-    body = verbatim or dialects.get(surface).write_error(fault, request_id)
-    await outgoing.whole(status, headers, body)
-
-
-def client_status(surface: Surface, fault: Fault) -> int:
-    """The HTTP status by which this protocol says it (translation.md section 8): an upstream's own status where the protocol knows it."""
-    status = fault.status_code
-    # Gemini's body holds the code as well, so the two must agree where the body is written anew.
-    if fault.side != "upstream" or (fault.origin == surface and surface != "gemini"):
-        return status
-    if fault.kind == "overloaded" and status in (503, 529):
-        return 529 if surface == "anthropic-messages" else 503
-    if surface == "gemini":
-        return {"billing": 429, "too_large": 400}.get(fault.kind, status)
-    return status
-
-
-def _verbatim(gateway: Gateway, surface: Surface, fault: Fault) -> bytes:
-    """The provider's own error body, if it speaks the client's protocol and nothing in it must be hidden or changed."""
-    if fault.origin != surface or fault.raw.lstrip()[:1] not in b"{[" or fault.kind in ("upstream_auth", "closed"):
-        return b""
-    text = fault.raw.decode("utf-8", "replace")
-    if not _is_json(fault.raw) or len(fault.message) >= MOST_UPSTREAM_TEXT or gateway.clean(text) != text:
-        return b""
-    return fault.raw
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 def _not_found(path: str, found: NoRoute) -> FaultError:

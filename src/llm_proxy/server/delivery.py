@@ -32,7 +32,8 @@ from llm_proxy.wire.sse import Frame, SseReader
 
 if TYPE_CHECKING:
     from llm_proxy.backends.transport import Response
-    from llm_proxy.server.exchange import Exchange, Prepared
+    from llm_proxy.server.exchange import Exchange
+    from llm_proxy.server.preparing import Prepared
 
 _STREAM_HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -157,7 +158,7 @@ class Delivery:
         """Several answers to one request become the choices of one."""
         # Each copy pays its own duties; the merged answer passes the rooms once.
         translation = self._begin(msgspec.structs.replace(prepared, duties=NO_DUTIES), self._exchange.filters())
-        estimate = max(1, self._exchange.head.size // 4)
+        estimate = max(1, self._exchange.size // 4)
         sources = []
         for response in responses:
             part = Translation(prepared.dialect, self._exchange.read_context(prepared), prepared.duties, (), estimate)
@@ -282,7 +283,7 @@ class Delivery:
             exchange.read_context(prepared),
             prepared.duties,
             filters,  # type: ignore[arg-type]
-            max(1, exchange.head.size // 4),
+            max(1, exchange.size // 4),
             prepared.shown_model,
         )
         return self._translation
@@ -301,7 +302,7 @@ class Delivery:
             include_usage=request.include_usage,
             show_thinking=_shows_thinking(exchange),
             sealed_wanted=_wants_seals(exchange),
-            estimated_input=max(1, exchange.head.size // 4),
+            estimated_input=max(1, exchange.size // 4),
             array=self._array,
             request_id=exchange.id,
         )

@@ -12,30 +12,27 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from llm_proxy import dialects
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.transport import ConnectError
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request, ServerTool
 from llm_proxy.conversation.usage import Usage
-from llm_proxy.dialects.base import NO_DUTIES, Dialect, Duties, Head, Opening, ReadContext, Target
-from llm_proxy.dialects.media_types import refuse_unknown_media
+from llm_proxy.dialects.base import Head, Opening, ReadContext
 from llm_proxy.dialects.names import derived_call_id
-from llm_proxy.dialects.reasoning import has_traces, restore, unwrapped
 from llm_proxy.features import Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.routing.attempt import Trail, verdict
 from llm_proxy.routing.plan import Attempt
-from llm_proxy.server import local_answers, recall, stored_responses, unserved
+from llm_proxy.server import local_answers, preparing, stored_responses, unserved
 from llm_proxy.server.answer_text import AnswerTap
 from llm_proxy.server.clients import Client, session_headers
 from llm_proxy.server.delivery import Delivery
 from llm_proxy.server.desk import ChatDesk
 from llm_proxy.server.gateway import Gateway, new_id
-from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence, protocol_headers
+from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence
 from llm_proxy.server.paths import Route
+from llm_proxy.server.preparing import Prepared
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.headers import returnable_response_headers
@@ -44,19 +41,6 @@ if TYPE_CHECKING:
     from llm_proxy.backends.transport import Response
 
 _LOG = logging.getLogger(__name__)
-
-
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt's request as it goes out. `verbatim`: the answer may be relayed byte for byte."""
-
-    dialect: Dialect
-    body: bytes
-    headers: dict[str, str]
-    duties: Duties
-    verbatim: bool
-    maker: str
-    shown_model: str = ""
-    """The model that answers shall name; empty for what the provider says."""
 
 
 class Exchange:
@@ -73,6 +57,8 @@ class Exchange:
         caller: Client,
     ) -> None:
         self.gateway = gateway
+        self.rooms = gateway
+        """The configuration whose rooms see this exchange, from its beginning to its end."""
         self.incoming = incoming
         self.outgoing = outgoing
         self.route = route
@@ -105,7 +91,7 @@ class Exchange:
         self.previous_id = ""
         self.head = Head("", False, 0)
         self._request: Request | None = None
-        self._as_read: Request | None = None
+        self.as_read: Request | None = None
         self._unreadable: Fault | None = None
         self.user = ""
         self.requested_model = ""
@@ -139,13 +125,24 @@ class Exchange:
         if self._unreadable is not None:
             raise FaultError(self._unreadable)
         if self._request is None:
-            self._request = self._as_read = self._decoded()
+            self._request = self.as_read = self._decoded()
         return self._request
 
     @request.setter
     def request(self, value: Request) -> None:
         _ = self.request
         self._request = value
+
+    @property
+    def untouched(self) -> bool:
+        """Is the decoded request still what was read? True also when nobody has asked for it."""
+        return self._request is self.as_read
+
+    def read_instead(self, body: bytes) -> None:
+        """`body` stands for what the client sent. Raises FaultError when it is not readable."""
+        self.client_body = self.client_body or self.body
+        self._read(body)
+        self._request = self.as_read = None
 
     def _decoded(self) -> Request:
         try:
@@ -170,7 +167,7 @@ class Exchange:
 
     @property
     def size(self) -> int:
-        return self.head.size
+        return len(self.body)
 
     @property
     def output_limit(self) -> int | None:
@@ -268,7 +265,7 @@ class Exchange:
             self.duration = time.monotonic() - self._clock
             self._settle_one_off()
             for room in gateway.on_finish:
-                self._walled(room, "on_finish", self)
+                self.walled(room, "on_finish", self)
             if self.session.id:
                 gateway.sessions.release(self.session)
             _LOG.info(
@@ -304,7 +301,7 @@ class Exchange:
             await self._write_out()
         try:
             for room in gateway.on_request:
-                self._walled(room, "on_request", self)
+                self.walled(room, "on_request", self)
                 if self.local_text is not None:
                     break
         finally:  # commands that have run hold, also when another room refuses the rest of the message
@@ -357,7 +354,7 @@ class Exchange:
             self.interrupted = fault
             self._task.cancel()
 
-    def _walled(self, room: Feature, hook: str, *arguments: object) -> object:
+    def walled(self, room: Feature, hook: str, *arguments: object) -> object:
         """Calls a hook; what it raises ends at this wall, unless the room fails closed or says so with a FaultError."""
         try:
             return getattr(room, hook)(*arguments)
@@ -414,7 +411,7 @@ class Exchange:
     async def _refusal_of(self, attempt: Attempt) -> Fault | None:
         """Why a room does not let this attempt be made."""
         candidate = self.gateway.router.candidate(attempt)
-        for room in self.gateway.on_admit:
+        for room in self.rooms.on_admit:
             try:
                 fault = await room.admit(self, candidate)
             except FaultError:
@@ -440,7 +437,7 @@ class Exchange:
         self._answer_headers, self._answered = [], 0
         prepared: Prepared | None = None
         try:
-            prepared = await self._prepared(attempt)
+            prepared = await preparing.prepare(self, attempt)
             await self._call(attempt, prepared, delivery)
         except FaultError as error:
             fault = error.fault
@@ -500,7 +497,7 @@ class Exchange:
                 attempt.model, prepared.dialect.name, fault, attempt.redirect
             ):
                 raise
-            refused, prepared = prepared.body, await self._prepared(attempt)
+            refused, prepared = prepared.body, await preparing.prepare(self, attempt)
             if prepared.body == refused:
                 raise  # the client's own bytes, which are not the proxy's to change
             response = await self._open(attempt, prepared)
@@ -551,110 +548,6 @@ class Exchange:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _prepared(self, attempt: Attempt) -> Prepared:
-        backend = attempt.backend
-        upstream = dialects.get(backend.dialect_for(self.client.name, attempt.redirect))
-        target = Target(
-            model=attempt.model,
-            capabilities=backend.capabilities(attempt.model, upstream.name, attempt.redirect),
-            stream=self.stream,
-            maker=backend.maker(attempt.model) if attempt.redirect is None else attempt.redirect.base_url,
-            default_max_tokens=backend.settings.default_max_tokens,
-            ask_usage=backend.settings.usage_include,
-        )
-        same = upstream is self.client
-        headers = protocol_headers(self.incoming) if same else {}
-        request = await self._for_attempt(same)
-        self.losses = []
-        shown_model = attempt.model if target.capabilities.model_as_requested else ""
-        if same and (request is None or request is self._as_read):
-            return Prepared(
-                dialect=upstream,
-                body=self._steered(upstream, upstream.retarget(self.body, target), target),
-                headers=headers,
-                duties=NO_DUTIES,
-                verbatim=not shown_model and not (self.head.hides_reasoning and _shows_anyway(upstream, target)),
-                maker=target.maker,
-                shown_model=shown_model,
-            )
-        assert request is not None and self._as_read is not None
-        if not same:
-            refuse_unknown_media(request)
-            request = self._for_others(request)
-        self.hidden = request.reasoning is not None and request.reasoning.visible is False
-        out = upstream.write_request(request, target)
-        if out.duties.copies > _MOST_COPIES:
-            raise bad_request(f"n: at most {_MOST_COPIES} where each choice is a call of its own", "n")
-        self.losses = list(out.losses)
-        if same:
-            before, after = upstream.write_request(unwrapped(self._as_read), target).body, out.body
-            if request.added or not self._asked_for(target.model):
-                as_read, adapted = upstream.steering(self._as_read, target)
-                before = {name: value for name, value in before.items() if name not in adapted} | as_read
-            if not self._asked_for(target.model):
-                kept, adapted = upstream.steering(request, target)
-                after = {name: value for name, value in after.items() if name in adapted or name not in kept} | adapted
-            body = wire_json.rewrite(upstream.retarget(self.body, target), before, after)
-        else:
-            body = wire_json.encode(out.body)
-        return Prepared(
-            dialect=upstream,
-            body=body,
-            headers={**out.headers, **headers},
-            duties=out.duties,
-            verbatim=same
-            and out.duties.none
-            and not shown_model
-            and not (self.hidden and _shows_anyway(upstream, target)),
-            maker=target.maker,
-            shown_model=shown_model,
-        )
-
-    def _asked_for(self, model: str) -> bool:
-        """Is this the model that the client itself named?"""
-        asked = self.requested_model
-        return asked == model or asked.endswith((f":{model}", f"/{model}"))
-
-    def _steered(self, dialect: Dialect, body: bytes, target: Target) -> bytes:
-        """A body that goes on as it came, but to another model than its client wrote it for: that one may take other values."""
-        if self._asked_for(target.model) or not any(sign in body for sign in dialect.steering_signs):
-            return body
-        try:
-            as_read, adapted = dialect.steering(self.request, target)
-        except FaultError:
-            return body  # what the proxy cannot read, the provider may
-        return body if as_read == adapted else wire_json.rewrite(body, as_read, adapted)
-
-    async def _for_attempt(self, same: bool) -> Request | None:
-        """The request as this attempt shall send it; None when nobody needs it decoded because its bytes can go on."""
-        gateway = self.gateway
-        if self.client.name == "openai-responses" and not same and stored_responses.refers(self.body):
-            await self._stand_alone()
-        rooms = [room for room in gateway.on_attempt if room.concerns(self)]
-        if same and self._request is self._as_read and not rooms and not has_traces(self.body, self.client.name):
-            return None
-        request = self.request
-        for room in rooms:
-            changed = self._walled(room, "on_attempt", self, request)
-            request = changed if isinstance(changed, Request) else request
-        return restore(request, gateway.envelope, await recall.fetch(gateway.store, self.session.scope, request))
-
-    async def _stand_alone(self) -> None:
-        """What still refers to earlier responses is not known here: only the back end that keeps them could tell. Raises FaultError."""
-        body = await stored_responses.standing_alone(self.gateway.store, self.session.scope, self.body, native=False)
-        if body is not self.body:
-            self.client_body = self.client_body or self.body
-            self._read(body)
-            self._request = self._as_read = None
-
-    def _for_others(self, request: Request) -> Request:
-        """The request as providers of other protocols can take it: tools typed by Anthropic become functions."""
-        if self.client.name != "anthropic-messages":
-            return request
-        from llm_proxy.dialects.anthropic_messages.client_tools import written_out
-
-        return written_out(request)
-
     # What a delivery needs
 
     def read_context(self, prepared: Prepared) -> ReadContext:
@@ -666,7 +559,7 @@ class Exchange:
 
     def filters(self) -> Sequence[Filter]:
         """The rooms that want to see this answer."""
-        found = (self._walled(room, "watch", self) for room in self.gateway.watching)
+        found = (self.walled(room, "watch", self) for room in self.rooms.watching)
         return [one for one in found if one is not None]  # type: ignore[misc]
 
     def headers(self) -> list[tuple[str, str]]:
@@ -715,12 +608,6 @@ def _check_choice(request: Request) -> None:
         raise FaultError(Fault(kind="validation", message=message, param="tool_choice", side="client"))
 
 
-def _shows_anyway(upstream: Dialect, target: Target) -> bool:
-    """Only OpenRouter's `reasoning` object tells a server of the Chat protocol to keep its reasoning to itself."""
-    return upstream.name == "openai-chat" and target.capabilities.thinking != "object"
-
-
-_MOST_COPIES = 16  # each is billed
 _TICK = 0.002  # seconds by which a timer of the event loop may come too early
 
 

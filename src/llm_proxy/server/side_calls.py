@@ -18,7 +18,7 @@ from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.features.rate_limits import RateLimits
 from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
-from llm_proxy.server import unserved
+from llm_proxy.server import refusing, unserved
 from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, read_members
@@ -91,7 +91,11 @@ class SideCall:
                 await self._tries(limits)
         except FaultError as error:
             self.fault = error.fault
-            raise
+            if self._outgoing.started or not self.attempts:
+                raise
+            await refusing.send_fault(
+                self._gateway, self._outgoing, "openai-chat", error.fault, "", self._own_headers(len(self.attempts))
+            )
         except BaseException:
             self.cancelled = True
             raise
@@ -112,6 +116,19 @@ class SideCall:
             elif await self._try(attempt):
                 return
         raise FaultError(await unserved.explained(self._trail))
+
+    def _own_headers(self, calls: int, attempt: Attempt | None = None) -> Headers:
+        """The proxy's response headers (FE-12): who answered, or was called last, and the number of calls when there were several."""
+        backend = attempt.backend.id if attempt is not None else self.attempts[-1].backend
+        model = attempt.model if attempt is not None else self.attempts[-1].model
+        headers = [
+            *self._headers,
+            (b"x-llm-proxy-backend", backend.encode()),
+            (b"x-llm-proxy-model", model.encode("latin-1", "replace")),
+        ]
+        if calls > 1 or attempt is None:
+            headers.append((b"x-llm-proxy-attempts", str(calls).encode()))
+        return headers
 
     def _unsupported(self, attempt: Attempt) -> Fault:
         return bad_request(
@@ -164,13 +181,7 @@ class SideCall:
         if response.status != 200:
             body = await response.read(_MOST_BYTES)
             raise FaultError(self._chat.read_error(response.status, response.headers, body))
-        headers = [
-            *self._headers,
-            (b"x-llm-proxy-backend", attempt.backend.id.encode()),
-            (b"x-llm-proxy-model", attempt.model.encode("latin-1", "replace")),
-        ]
-        if self.attempts:
-            headers.append((b"x-llm-proxy-attempts", str(len(self.attempts) + 1).encode()))
+        headers = self._own_headers(len(self.attempts) + 1, attempt)
         if self._stream:
             await self._stream_on(response, headers)
             return

@@ -17,6 +17,7 @@ from llm_proxy.tokens.families import Family
 from llm_proxy.wire import json as wire_json
 
 _MESSAGES: Final = 256
+_TOOLS: Final = 4
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -75,12 +76,12 @@ class _Walk:
                 yield
         if request.tools:
             yield
-            self._declare(request)
+            yield from self._declare(request)
         if request.format is not None and request.format.schema and family.formatted is not None:
             self.fixed += family.formatted
             self.declared.append(declarations.answer_schema(request.format))
 
-    def _declare(self, request: Request) -> None:
+    def _declare(self, request: Request) -> Generator[None, None, None]:
         family, choice = self._family, request.tool_choice
         self.fixed += family.forced if choice is not None and choice.mode in ("required", "named") else family.tooled
         self.fixed += family.tool * len(request.tools)
@@ -88,11 +89,15 @@ class _Walk:
         match family.tools:
             case "typescript":
                 self.declared.append(declarations.frame(request.tools))
-                self.declared += map(declarations.as_typescript, request.tools)
+                written = map(declarations.as_typescript, request.tools)
             case "json":
-                self.declared += map(declarations.as_json, request.tools)
+                written = map(declarations.as_json, request.tools)
             case "words":
-                self.declared += map(declarations.as_words, request.tools)
+                written = map(declarations.as_words, request.tools)
+        for at, text in enumerate(written):
+            self.declared.append(text)
+            if at % _TOOLS == _TOOLS - 1:
+                yield
 
     def _message(self, message: Message) -> None:
         family = self._family

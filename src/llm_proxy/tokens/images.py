@@ -15,7 +15,8 @@ _HEAD: Final = 65_536
 """Characters of base64 that are looked at: embedded profiles and thumbnails of a JPEG may stand before its frame header."""
 _UNSEEN: Final = (1024, 768)
 """The size that an image is taken for which stands behind a URL or a file id."""
-_MOST_DOCUMENT: Final = 4 << 20
+_MOST_SEGMENTS: Final = 2000
+_MOST_DOCUMENT: Final = 400_000
 """Characters of base64 of a PDF in which pages are looked for; the rest is taken to be like them."""
 _BYTES_PER_PAGE: Final = 60_000
 """Of a PDF whose page objects are compressed."""
@@ -104,7 +105,9 @@ def _decoded(text: str) -> bytes:
 
 def _jpeg_size(head: bytes) -> tuple[int, int] | None:
     at = 2
-    while at + 9 <= len(head):
+    for _ in range(_MOST_SEGMENTS):
+        if at + 9 > len(head):
+            break
         if head[at] != 0xFF:
             at += 1
             continue

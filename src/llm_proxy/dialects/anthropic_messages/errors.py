@@ -12,6 +12,7 @@ import msgspec
 
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.dialects.anthropic_messages import wire
+from llm_proxy.dialects.refusals import kind_of_forbidden
 from llm_proxy.wire import json
 from llm_proxy.wire.faults import WireFault
 
@@ -145,7 +146,9 @@ def _fault(status: int, message: str, kind_word: str, code: str, fields: dict[st
         status = status or known[1]
     else:
         kind = kind_of_status(status) if status >= 400 else "upstream"
-    if status in (401, 403):
+    if status == 403 or kind_word == "permission_error":
+        kind = kind_of_forbidden(code, message)
+    elif status == 401:
         kind = "upstream_auth"
     if kind in ("bad_request", "too_large", "upstream") and _TOO_LONG.search(message) and status in (0, 400, 413, 422):
         kind = "context_length"

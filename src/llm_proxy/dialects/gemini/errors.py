@@ -10,6 +10,7 @@ import msgspec
 
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.dialects.gemini.wire import NAME, Object, integer
+from llm_proxy.dialects.refusals import kind_of_forbidden
 from llm_proxy.wire import json as wire_json
 
 _decode = msgspec.json.Decoder().decode
@@ -116,7 +117,9 @@ def _fault(status: int, message: str, word: str, details: Any, raw: bytes) -> Fa
 
 
 def _kind(status: int, message: str, word: str, details: Any) -> FaultKind:
-    if status in (401, 403) or word in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+    if status == 403 or word == "PERMISSION_DENIED":
+        return kind_of_forbidden(_reason(details), message)
+    if status == 401 or word == "UNAUTHENTICATED":
         return "upstream_auth"
     if status in (0, 400) and (_reason(details).startswith("API_KEY_") or _BAD_KEY.search(message)):
         return "upstream_auth"

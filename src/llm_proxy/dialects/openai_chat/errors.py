@@ -14,6 +14,7 @@ import msgspec
 
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.dialects.openai_chat.fields import NAME
+from llm_proxy.dialects.refusals import kind_of_forbidden
 from llm_proxy.wire.json import encode
 
 _MAX_MESSAGE = 500
@@ -247,6 +248,8 @@ def _kind(status: int, kind_word: str, code: str, message: str) -> FaultKind:
         return "context_length"
     if "insufficient_quota" in words or "billing" in words or (status in (0, 402, 429) and _QUOTA.search(message)):
         return "billing"
+    if status == 403 and (kind := kind_of_forbidden(code, message)) != "upstream_auth":
+        return kind
     if status in (401, 403) or "invalid_api_key" in words or "authentication" in words:
         return "upstream_auth"
     if "model_not_found" in words or "not_found" in words:

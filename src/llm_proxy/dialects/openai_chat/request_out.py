@@ -136,7 +136,8 @@ def steering(request: Request, target: Target) -> tuple[dict[str, Any], dict[str
     as_read |= {name: request.native[name] for name in (*LIMITS, *REASONING) if name in request.native}
     replaced = LIMITS if _takes_controls(request, target) else (*LIMITS, *REASONING)
     native = {name: value for name, value in request.native.items() if name not in replaced}
-    adapted = write_request(msgspec.structs.replace(request, native=native), target).body
+    bare = msgspec.structs.replace(request, native=native, messages=(), tools=(), tool_choice=None)
+    adapted = write_request(bare, target).body
     adapted = {name: value for name, value in adapted.items() if name in _STEERING}
     if not target.capabilities.top_k:
         adapted = {name: value for name, value in adapted.items() if name not in ("top_k", "min_p")}

@@ -14,6 +14,7 @@ import msgspec
 
 from llm_proxy.conversation.fault import Fault, FaultKind, kind_of_status
 from llm_proxy.dialects.openai_responses.wire import NAME, mapping, text, whole_number
+from llm_proxy.dialects.refusals import kind_of_forbidden
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object, encode
 
@@ -108,6 +109,8 @@ def _fault(words: str, status: int, code: str, kind_word: str, param: str, raw: 
         of_status = kind_of_status(status)
         if kind is None or kind in ("bad_request", "upstream") or of_status == "upstream_auth":
             kind = of_status
+    if status == 403:
+        kind = kind_of_forbidden(code, words)
     kind = kind or "upstream"
     if kind in ("bad_request", "upstream", "too_large") and _TOO_LONG.search(words):
         kind = "context_length"

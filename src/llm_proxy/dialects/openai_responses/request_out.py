@@ -73,6 +73,7 @@ _KNOWS_NO_EFFORTS = Capabilities().efforts
 
 def steering(request: Request, target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
     """The members that steer the model: as the client wrote them, and as the target's model takes them."""
+    request = msgspec.structs.replace(request, messages=(), tools=(), tool_choice=None)
     added = {"temperature", "top_p"} if _takes_reasoning(request, target) else {"temperature", "top_p", "reasoning"}
     stranger = msgspec.structs.replace(request, added=request.added | added)
     found = write_request(request, target).body, write_request(stranger, target).body
