@@ -25,12 +25,17 @@ class Provider:
         self.models = [ModelInfo(id=name, context_window=1000) for name in models]
         self.reads = 0
         self.failing = False
+        self.ended = False
         self.gate: asyncio.Event | None = None
 
     async def read(self) -> list[ModelInfo]:
         self.reads += 1
         if self.gate is not None:
-            await self.gate.wait()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.ended = True
+                raise
         if self.failing:
             raise FaultError(Fault(kind="unavailable", message="down"))
         return self.models
@@ -159,8 +164,25 @@ async def test_closing_ends_a_read_that_is_under_way() -> None:
     waiting = asyncio.ensure_future(names(models))
     await settle()
     await models.close()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+    assert await waiting == ["shipped-a", "shipped-b"], "whoever waited gets what is known"
+    assert provider.ended
+
+
+async def test_a_list_that_is_long_overdue_is_waited_for_no_more() -> None:
+    """BE-04: the catalogue slows nothing: those who ask while a read hangs get what is known, and are told that it is not the list."""
+    provider, clock = Provider("a"), Clock()
+    provider.gate = asyncio.Event()
+    models = catalogue(provider, clock)
+    waiting = asyncio.ensure_future(names(models))
+    await settle()
+    assert not models.failed
+    clock.now += 6
+    assert await names(models) == ["shipped-a", "shipped-b"]
+    assert models.failed
+    provider.gate.set()
+    await waiting
+    assert await names(models) == ["a"]
+    assert not models.failed
 
 
 # ---- over the wire

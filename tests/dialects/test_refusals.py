@@ -27,7 +27,6 @@ REQUESTS = (
     'openai/gpt-4o requires moderation on Provider. Your input was flagged for "violence".',
     "Your request was rejected by our safety system.",
     "You do not have permission to access the File abc123 or it may not exist.",
-    "Your API key does not have permission to use the specified resource.",
 )
 
 

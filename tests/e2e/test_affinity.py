@@ -171,14 +171,29 @@ def first_difference(one: bytes, other: bytes) -> str:
 # 100 turns
 
 
+@each_protocol
+def test_a_hundred_turns_stay_with_one_key_and_keep_their_bytes(keyed: Scene, client: Protocol) -> None:
+    """With the default policy; half of the requests carry results of tools."""
+    take_turns(keyed, client, client, TURNS)
+
+
 @each_pair
-def test_a_hundred_turns_stay_with_one_key_and_keep_their_bytes(keyed: Scene, client: Protocol, back: Protocol) -> None:
-    """With the default policy, in the client's own protocol and across protocols; half of the requests carry results of tools."""
+def test_so_it_is_across_protocols(keyed: Scene, client: Protocol, back: Protocol) -> None:
+    take_turns(keyed, client, back, TURNS // 5)
+
+
+@pytest.mark.long
+@each_pair
+def test_so_it_is_for_a_hundred_turns_across_protocols(keyed: Scene, client: Protocol, back: Protocol) -> None:
+    take_turns(keyed, client, back, TURNS)
+
+
+def take_turns(keyed: Scene, client: Protocol, back: Protocol, turns: int) -> None:
     stream = (PAIRS.index((client, back)) % 2) == 0
     agent = Agent(keyed, client, f"known-as-{KEYED[back]}", stream)
-    for number in range(TURNS // 2):
+    for number in range(turns // 2):
         agent.work(f'step {number}: é \u2028 "quoted"', number)
-    assert len(agent.got) == TURNS
+    assert len(agent.got) == turns
     assert len(agent.keys) == 1
     assert {request.path.split("/")[1] for request in agent.got} == {KEYED[back]}
     assert_grows(back, agent.got)

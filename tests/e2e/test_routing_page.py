@@ -298,7 +298,7 @@ def plain(page: dict[str, Any]) -> dict[str, Any]:
 
 
 _many = settings(
-    max_examples=150, deadline=None, database=None, derandomize=True,
+    max_examples=60, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 

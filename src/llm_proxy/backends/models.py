@@ -16,6 +16,8 @@ from llm_proxy.conversation.fault import FaultError
 from llm_proxy.dialects.base import ModelInfo
 
 AFTER_FAILURE = 60.0  # seconds until a failed read is tried again
+_PATIENCE = 5.5  # seconds that readers wait for one list in all; then it is read on behind their backs
+_LONGEST = 30.0  # seconds after which a read has failed
 
 
 class Catalogue:
@@ -41,7 +43,14 @@ class Catalogue:
         self._listed: dict[str, ModelInfo] | None = None
         self._next_read = 0.0
         self._reading: asyncio.Task[None] | None = None
-        self.failed = False
+        self._began = 0.0
+        self._failed = False
+
+    @property
+    def failed(self) -> bool:
+        """Was the list not to be had when it was read last, or is it long overdue?"""
+        reading = self._reading is not None and not self._reading.done()
+        return self._failed or (reading and self._clock() - self._began >= _PATIENCE)
 
     async def models(self) -> list[ModelInfo]:
         """All models, sorted by id. Waits only when nothing is known yet; never raises for a failing
@@ -49,24 +58,27 @@ class Catalogue:
         """
         if self._read is not None and not self._settings.pinned and self._clock() >= self._next_read:
             task = self._start_reading(self._read)
-            if self._listed is None or self._ttl == 0:
+            patience = self._began + _PATIENCE - self._clock()
+            if (self._listed is None or self._ttl == 0) and patience > 0:
                 # Shielded: whoever stops waiting must not end the read for the others.
-                await asyncio.shield(task)
+                await asyncio.wait([asyncio.shield(task)], timeout=patience)
         return [self._with_limits(model) for _, model in sorted(self._known().items())]
 
     def _start_reading(self, read: Callable[[], Awaitable[list[ModelInfo]]]) -> asyncio.Task[None]:
         if self._reading is None or self._reading.done():
+            self._began = self._clock()
             self._reading = asyncio.get_running_loop().create_task(self._refresh(read))
         return self._reading
 
     async def _refresh(self, read: Callable[[], Awaitable[list[ModelInfo]]]) -> None:
         try:
-            listed = await read()
-        except FaultError:
-            self.failed = True
+            async with asyncio.timeout(_LONGEST):
+                listed = await read()
+        except (FaultError, TimeoutError):
+            self._failed = True
             self._next_read = self._clock() + AFTER_FAILURE
             return
-        self.failed = False
+        self._failed = False
         self._listed = {model.id: model for model in listed}
         self._next_read = self._clock() + self._ttl
 

@@ -17,7 +17,7 @@ _MODEL = re.compile(
 )
 _REQUEST = re.compile(
     r"moderation|flagged|content[_ ](?:policy|filter)|policy violation|violat(?:es|ed|ing|ion)\b|safety (?:system|filter|setting)"
-    r"|to (?:use|access) the (?:specified resource|file|cached ?content|tuned ?model|corpus)",
+    r"|to (?:use|access) the (?:file|cached ?content|tuned ?model|corpus)",
     re.IGNORECASE,
 )
 
