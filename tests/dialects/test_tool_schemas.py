@@ -269,7 +269,7 @@ WILD = st.recursive(
 @given(
     st.dictionaries(st.sampled_from(["type", "properties", "anyOf", "allOf", "$ref", "$defs", "items", "enum"]), WILD)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_any_schema_is_compiled_and_left_unchanged(schema: dict[str, Any]) -> None:
     before = copy.deepcopy(schema)
     for_gemini_parameters(schema)

@@ -32,6 +32,10 @@ KEYED: Final[dict[Protocol, str]] = {
 }  # fmt: skip
 each_protocol = pytest.mark.parametrize("client", PROTOCOLS)
 each_pair = pytest.mark.parametrize(("client", "back"), PAIRS)
+# Each protocol as client and as back end, at its own and at another.
+some_pairs = pytest.mark.parametrize(
+    ("client", "back"), [(one, PROTOCOLS[(at + step) % 4]) for at, one in enumerate(PROTOCOLS) for step in (0, 1)]
+)
 SYSTEM: Final = "You are an agent.\nUse tools."
 FAILED: Final = "The SEARCH block does not match anything"
 """What makes the next try less random (REQ-04): it may change sampling, never what was said."""
@@ -199,7 +203,7 @@ def take_turns(keyed: Scene, client: Protocol, back: Protocol, turns: int) -> No
     assert_grows(back, agent.got)
 
 
-@each_pair
+@some_pairs
 @pytest.mark.parametrize("tools", [True, False])
 def test_rooms_that_change_a_request_leave_what_was_said_before_as_it_was(
     keyed: Scene, client: Protocol, back: Protocol, tools: bool
@@ -286,7 +290,7 @@ def test_a_normal_target_that_cannot_be_used_does_not_keep_the_strong_model_from
 # Several conversations in one session
 
 
-@each_pair
+@some_pairs
 def test_interleaved_conversations_are_spread_and_each_stays(keyed: Scene, client: Protocol, back: Protocol) -> None:
     """A main agent and a sub-agent of one session, and one that has a session of its own."""
     model = f"{KEYED[back]}:m"
@@ -402,7 +406,7 @@ def test_be_03_a_cooling_key_is_passed_over(keyed: Scene, client: Protocol) -> N
     assert used(keyed) in ("acac", "caca")
 
 
-@each_pair
+@some_pairs
 def test_a_conversation_whose_key_is_limited_moves_on_and_stays(keyed: Scene, client: Protocol, back: Protocol) -> None:
     """The client sees 200; when the first key has recovered the conversation does not return, because its cache is at the new one."""
     agent = Agent(keyed, client, f"{KEYED[back]}:m")

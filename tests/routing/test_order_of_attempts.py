@@ -127,7 +127,7 @@ def test_the_calls_of_a_route_are_those_of_the_table(scene: Scene, policy: Route
     event(f"{policy}: {min(len(calls), 4)} calls")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(scenes(), st.integers(0, 7), st.sampled_from(["round-robin", "sticky", "first"]))
 def test_without_a_route_all_keys_follow_the_one_that_rotation_chose(
     scene: Scene, turns: int, policy: Literal["round-robin", "sticky", "first"]
@@ -153,7 +153,7 @@ def test_without_a_route_all_keys_follow_the_one_that_rotation_chose(
     del backends
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(scenes(), st.sampled_from(POLICIES), st.floats(0.1, 40))
 def test_a_wait_makes_exactly_what_only_cooled(scene: Scene, policy: RoutePolicy, rest: float) -> None:
     """After the cooldown the attempts that needed only time are made, in the order of the plan; disabled keys never."""

@@ -137,7 +137,7 @@ def test_duplicates_inside_are_removed_and_anything_else_is_kept(text: bytes, se
 
 
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_a_body_without_duplicates_is_the_same_bytes(
     value: dict[str, Any], indent: int | None, ascii_only: bool
 ) -> None:
@@ -149,7 +149,7 @@ CUT_SHORT = st.tuples(OBJECTS, st.integers(0, 80)).map(lambda pair: write(pair[0
 
 
 @given(st.binary(max_size=60) | CUT_SHORT)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=160, deadline=None)
 def test_no_bytes_raise_anything_but_the_declared_fault(body: bytes) -> None:
     for call in (
         decode_object,
@@ -200,7 +200,7 @@ def test_lone_surrogates_are_written_as_replacement_characters() -> None:
 
 
 @given(VALUES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_written_json_reads_back(value: Any) -> None:
     assert load(encode(value)) == value
 
@@ -244,7 +244,7 @@ def test_one_member_is_removed_and_every_other_byte_stays(body: bytes, expected:
 
 
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans(), st.sampled_from("abcx"), VALUES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_replacing_means_what_it_says(
     value: dict[str, Any], indent: int | None, ascii_only: bool, name: str, new: Any
 ) -> None:
@@ -257,7 +257,7 @@ def test_replacing_means_what_it_says(
 
 
 @given(st.lists(st.tuples(st.sampled_from("aab"), VALUES), max_size=5), st.sampled_from("abc"))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_replacing_leaves_one_member_of_each_name_in_its_last_place(pairs: list[tuple[str, Any]], name: str) -> None:
     body = b"{" + b" , ".join(b'"%b" : %b' % (key.encode(), encode(value)) for key, value in pairs) + b"}"
     found = json.loads(replace_member(body, name, b'"N"'), object_pairs_hook=list)
@@ -270,7 +270,7 @@ def test_replacing_leaves_one_member_of_each_name_in_its_last_place(pairs: list[
 
 
 @given(OBJECTS, st.sampled_from([None, 1]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_an_untouched_value_is_forwarded_byte_for_byte(
     value: dict[str, Any], indent: int | None, ascii_only: bool
 ) -> None:
@@ -288,7 +288,7 @@ def strictly_equal(left: Any, right: Any) -> bool:
 
 
 @given(VALUES, VALUES, st.sampled_from([None, 1]), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=160, deadline=None)
 def test_an_edit_of_a_text_fully_known_gives_the_new_value(
     old: Any, new: Any, indent: int | None, ascii_only: bool
 ) -> None:
@@ -306,7 +306,7 @@ def edits(draw: st.DrawFn) -> tuple[Any, Any, Any]:
 
 
 @given(edits(), st.sampled_from([None, 1]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_members_that_nobody_knows_survive_an_edit(edit: tuple[Any, Any, Any], indent: int | None) -> None:
     raw, old, new = edit
     expected = {key: value for key, value in raw.items() if key not in old} | new
@@ -314,7 +314,7 @@ def test_members_that_nobody_knows_survive_an_edit(edit: tuple[Any, Any, Any], i
 
 
 @given(st.lists(VALUES, max_size=6), st.integers(0, 6), st.integers(0, 3), st.lists(VALUES, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_a_list_edit_keeps_what_stands_before_and_behind(
     items: list[Any], at: int, count: int, added: list[Any]
 ) -> None:

@@ -111,7 +111,7 @@ def test_any_split_gives_the_same_frames_and_the_same_bytes(pieces: list[bytes],
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.integers(1, 5),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=160, deadline=None)
 def test_streams_with_one_kind_of_line_end_give_the_same_events(pieces: list[bytes], eol: bytes, size: int) -> None:
     plain = b"".join(piece if piece.strip() else b"\n" for piece in pieces)
     stream = plain.replace(b"\n", eol)
@@ -249,7 +249,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_array_elements_decode_to_the_array(value: list[object], size: int, indent: int | None) -> None:
     stream = json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "replace")
     found = elements(*[stream[at : at + size] for at in range(0, len(stream), size)])

@@ -478,7 +478,7 @@ def event_sequences(draw: st.DrawFn) -> list[Event]:
     return [*events, End()]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=160, deadline=None)
 @given(event_sequences(), st.booleans(), st.booleans())
 def test_any_events_give_a_valid_stream_that_loses_no_text(events: list[Event], shown: bool, sealed: bool) -> None:
     assert check_grammar(events) == []

@@ -85,7 +85,7 @@ def numbered(choices: list[Choice], usage: Usage | None) -> Answer:
 
 
 @given(CHOICES, USAGES, st.integers(1, 7))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_every_answer_gives_valid_frames_however_the_events_are_batched(
     choices: list[Choice], usage: Usage | None, size: int
 ) -> None:
@@ -166,7 +166,7 @@ WILD_CHUNKS = st.fixed_dictionaries(
 
 
 @given(st.lists(WILD_CHUNKS | JSON, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_any_chunks_give_events_by_the_grammar(chunks: list[Any]) -> None:
     events = events_of(sse(chunks))
     assert check_grammar(events) == []
@@ -182,7 +182,7 @@ def test_any_chunks_give_events_by_the_grammar(chunks: list[Any]) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_any_bytes_are_survived(raw: bytes) -> None:
     assert check_grammar(events_of(b"data: " + raw + b"\n\n")) == []
     DIALECT.read_error(400, (), raw)
@@ -222,7 +222,7 @@ WILD_REQUESTS = st.fixed_dictionaries(
 
 
 @given(WILD_REQUESTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_any_request_is_read_or_refused_and_what_was_read_can_be_written(body: dict[str, Any]) -> None:
     try:
         request = DIALECT.read_request(json.dumps(body).encode(), "m")

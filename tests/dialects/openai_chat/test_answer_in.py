@@ -611,7 +611,7 @@ CHUNKS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.lists(CHUNKS | JSON, max_size=6), st.booleans())
 def test_any_json_gives_events_of_the_grammar(values: list[Any], done: bool) -> None:
     raw = b"".join(b"data: " + json.dumps(value).encode() + b"\n\n" for value in values)

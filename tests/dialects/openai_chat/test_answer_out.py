@@ -486,7 +486,7 @@ def _grow(draw: st.DrawFn, events: list[Event], opened: dict[int, OpenPart], num
             events.append(Sealed(number, seal))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(event_streams(), st.booleans(), st.booleans(), st.booleans())
 def test_any_events_make_a_valid_stream(events: list[Event], usage: bool, thinking: bool, legacy: bool) -> None:
     assert check_grammar(events) == []

@@ -230,7 +230,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(st.integers(200, 599), st.binary(max_size=50) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_reading_an_error_never_raises(status: int, body: bytes) -> None:
     found = DIALECT.read_error(status, (), body)

@@ -586,14 +586,14 @@ ITEMS = st.sampled_from(
         max_size=12,
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_frames_give_events_by_the_grammar(stream: list[tuple[str, dict[str, Any]]]) -> None:
     events = decode(frames({"type": kind, **members} for kind, members in stream))
     assert check_grammar(events) == []
 
 
 @given(JSON)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_any_body_is_an_answer_or_a_fault(value: Any) -> None:
     for body in (json.dumps(value).encode(), json.dumps({"output": value, "status": "completed"}).encode()):
         try:

@@ -559,7 +559,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), KINDS, st.text(
     st.booleans(),
     st.sets(st.integers(0, 400)),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_events_by_the_grammar_are_written_validly(
     steps: list[tuple[int, int, Any, str]], stop: StopKind, fails: bool, cuts: set[int]
 ) -> None:

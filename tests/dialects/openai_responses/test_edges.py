@@ -207,7 +207,7 @@ def test_errors_inside_a_200(body: bytes, kind: str | None) -> None:
     ),
     st.integers(400, 599),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=90, deadline=None)
 def test_reading_an_error_never_raises(body: bytes, status: int) -> None:
     assert DIALECT.read_error(status, [], body).message
     DIALECT.error_in_answer(body)

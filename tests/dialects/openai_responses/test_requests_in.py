@@ -453,7 +453,7 @@ FIELDS = st.sampled_from(
 
 
 @given(st.dictionaries(FIELDS, VALUES))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_request_is_read_or_refused(fields: dict[str, Any]) -> None:
     try:
         request = read({"model": "m", "input": "x", **fields})
