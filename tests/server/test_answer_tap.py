@@ -498,3 +498,13 @@ def text_stream(protocol: Protocol, said: str) -> bytes:
         GEMINI: [{"candidates": [{"content": {"parts": [{"text": said}]}, "finishReason": "STOP"}]}],
     }
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events[protocol])
+
+
+@pytest.mark.parametrize("exchange", WHOLE, ids=str)
+def test_the_text_of_a_relayed_body_is_that_of_its_answer(exchange: Exchange) -> None:
+    """However it is found: alone, or beside the calls, by the dialect's own reader."""
+    body = exchange.response.payload
+    alone, beside = AnswerTap(), AnswerTap(text=True, calls=True)
+    for tap in (alone, beside):
+        tap.whole(dialects.get(exchange.protocol), body)
+    assert alone.text == beside.text
