@@ -631,7 +631,7 @@ def test_given_a_tokenizer_failure_then_the_request_passes(tmp_path: Path) -> No
         counted = scene.post("/v1/messages/count_tokens", body_of("anthropic-messages", "up-chat:m", said=ABOUT_500))
         assert counted.json["input_tokens"] in NEAR_500
         assert proxy.stop() == 0
-        assert "cannot count" in proxy.log and "context-window" in proxy.log
+        assert "cannot count" in proxy.log and "context window" in proxy.log
 
 
 # FE-08: counting alone

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.conversation.fault import FaultError
-from llm_proxy.routing.targets import Destination, check_name, model_of_path, parse
+from llm_proxy.routing.targets import Destination, check_name, parse
 
 KNOWN = frozenset(("openai", "openrouter", "anthropic", "gemini", "lmstudio", "zai-coding-plan"))
 
@@ -40,19 +40,6 @@ def test_the_left_part_is_a_back_end_only_if_it_is_known(name: str, backend: str
 def test_with_a_session_back_end_the_slash_belongs_to_the_model() -> None:
     assert parse("openai/gpt-4o", KNOWN, keep_slash=True) == Destination("", "openai/gpt-4o")
     assert parse("openrouter:openai/gpt-4o", KNOWN, keep_slash=True) == Destination("openrouter", "openai/gpt-4o")
-
-
-@pytest.mark.parametrize(
-    ("path", "model"),
-    [
-        ("openai%3Agpt-4o", "openai:gpt-4o"),
-        ("models/gemini-2.5-pro", "gemini-2.5-pro"),
-        ("openrouter:google%2Fgemini", "openrouter:google/gemini"),
-        ("gemini-pro", "gemini-pro"),
-    ],
-)
-def test_a_gemini_path_model_is_decoded(path: str, model: str) -> None:
-    assert model_of_path(path) == model
 
 
 @pytest.mark.parametrize("name", ["x" * 513, "a\r\nb", "a\0b", "a\x7f", "\ud800"])

@@ -191,3 +191,20 @@ def assert_error(body: Any, shape: str, code: str) -> None:
     assert body["detail"]["code"] == code, json.dumps(body)
     assert body["detail"]["message"]
     assert isinstance(body["detail"]["details"], dict)
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("openai%3Agpt-4o", "openai:gpt-4o"),
+        ("models/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("models%2Fgemini-2.5-pro", "gemini-2.5-pro"),
+        ("openrouter:google%2Fgemini", "openrouter:google/gemini"),
+        ("gemini-pro", "gemini-pro"),
+    ],
+)
+@pytest.mark.parametrize("method", ["generateContent", "streamGenerateContent", "countTokens"])
+def test_a_gemini_path_model_is_decoded_and_loses_a_models_of_its_own(path: str, model: str, method: str) -> None:
+    route = resolve(f"/v1beta/models/{path}:{method}")
+    assert isinstance(route, Route)
+    assert route.name == model

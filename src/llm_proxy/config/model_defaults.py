@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +26,14 @@ def model_defaults_for(settings: Settings, backend_id: str, model: str) -> Model
         return found
     limits = _over(found.limits, own) if exact in declared else _over(own, found.limits)
     return msgspec.structs.replace(found, limits=limits)
+
+
+def configured_limits(settings: Settings) -> Iterator[ModelLimits]:
+    """The limits of every model for which some are written down, whatever they are."""
+    for entry in settings.get(BackendGeneralOptions).model_defaults.values():
+        yield entry.limits
+    for backend in settings.backends.values():
+        yield from backend.models.values()
 
 
 def _find(declared: Mapping[str, ModelDefaults], backend_id: str, model: str) -> ModelDefaults:

@@ -95,6 +95,20 @@ def count_in(*values: Any) -> int | None:
     return next((value for value in values if type(value) is int), None)
 
 
+def role_of(message: dict[str, Any]) -> Any:
+    """The role of a message, in protocols whose messages have one of their own."""
+    return message.get("role")
+
+
+def texts_in(message: dict[str, Any]) -> tuple[str, ...]:
+    """The texts of a message's content."""
+    return texts_of(message.get("content"))
+
+
+def by_assistant(message: dict[str, Any]) -> bool:
+    return message.get("role") == "assistant"
+
+
 def read_beginning(
     messages: Iterable[Any],
     texts: Callable[[dict[str, Any]], tuple[str, ...]],

@@ -12,9 +12,8 @@ from typing import Final
 import msgspec
 
 from llm_proxy.config import Settings
-from llm_proxy.config.groups import BackendGeneralOptions
 from llm_proxy.config.kinds import ModelLimits
-from llm_proxy.config.model_defaults import model_defaults_for
+from llm_proxy.config.model_defaults import configured_limits, model_defaults_for
 from llm_proxy.config.options import OptionGroup, option
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.conversation.parts import Opaque
@@ -57,7 +56,7 @@ class Bounds(msgspec.Struct, frozen=True):
 class ContextWindow(Feature):
     """Compares sizes with the limits that somebody has set. What was counted is compared with the bill, to count better."""
 
-    name = "context-window"
+    name = "context window"
 
     def __init__(self, settings: Settings, meter: Meter = METER) -> None:
         options = settings.get(ContextWindowOptions)
@@ -145,9 +144,7 @@ async def measured(meter: Meter, request: Request, backend: str, model: str, dia
 
 
 def _limits_anything(settings: Settings) -> bool:
-    entries = [entry.limits for entry in settings.get(BackendGeneralOptions).model_defaults.values()]
-    entries += [limits for backend in settings.backends.values() for limits in backend.models.values()]
-    return any(limits.max_input_tokens or limits.context_window for limits in entries)
+    return any(limits.max_input_tokens or limits.context_window for limits in configured_limits(settings))
 
 
 def _judge(tokens: int, output: int, model: str, bounds: Bounds) -> Fault | None:

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from llm_proxy.config import ModelLimits, Settings, model_defaults_for
-from llm_proxy.config.groups import BackendGeneralOptions
+from llm_proxy.config import Settings, model_defaults_for
 from llm_proxy.config.kinds import RateLimit
+from llm_proxy.config.model_defaults import configured_limits
 from llm_proxy.config.options import OptionGroup, option
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.features import Feature
@@ -72,9 +72,7 @@ def limits_anything(settings: Settings) -> bool:
     """Is any limit configured? Without one the room need not be there."""
     if settings.get(RateLimitOptions).rate_limits:
         return True
-    models: list[ModelLimits] = [entry.limits for entry in settings.get(BackendGeneralOptions).model_defaults.values()]
-    models += [limits for backend in settings.backends.values() for limits in backend.models.values()]
-    return any(limits.requests_per_minute or limits.tokens_per_minute for limits in models)
+    return any(limits.requests_per_minute or limits.tokens_per_minute for limits in configured_limits(settings))
 
 
 class RateLimits(Feature):

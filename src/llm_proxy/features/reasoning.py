@@ -59,6 +59,6 @@ def shown_as(ours: Reasoning, asked: Reasoning | None, values: Mapping[str, Any]
 
 
 def member(values: Mapping[str, Any], name: str) -> object:
-    """A member of the session's key `reasoning`, whose object is not checked when it is set."""
+    """A member of the session's key `reasoning`; a kept session may hold an older form."""
     given = values.get("reasoning")
     return given.get(name) if isinstance(given, Mapping) else None

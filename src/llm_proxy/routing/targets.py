@@ -6,7 +6,6 @@ Pure text work on the set of known ids. Knows nothing of sessions, aliases or ro
 from __future__ import annotations
 
 from collections.abc import Container
-from urllib.parse import unquote
 
 import msgspec
 
@@ -45,9 +44,3 @@ def check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise bad_request("The model name is not valid Unicode.", "model") from None
-
-
-def model_of_path(text: str) -> str:
-    """The model of a Gemini path: percent-decoded, without `models/`."""
-    name = unquote(text)
-    return name.removeprefix("models/")

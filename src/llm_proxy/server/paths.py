@@ -123,12 +123,17 @@ def resolve(path: str, anthropic_port: bool = False) -> Route | NoRoute:
     return _patterned(plain, anthropic_port) or NoRoute(_surface(plain, anthropic_port), _nearest(plain, table))
 
 
+def model_of_path(text: str) -> str:
+    """The model of a Gemini path that is decoded already: clients that write `models/` themselves get it once too often (RT-01)."""
+    return text.removeprefix("models/")
+
+
 def _patterned(path: str, anthropic_port: bool) -> Route | NoRoute | None:
     if (match := _GEMINI.match(unquote(path))) and not anthropic_port:
         method = _GEMINI_METHODS.get(match["method"])
         if method is not None:
             operation, stream = method
-            name = match["model"]
+            name = model_of_path(match["model"])
             if operation == "generate":
                 return Route("generate", "gemini", _POST, name=name, stream=stream, family="gemini")
             return Route("count", "gemini", _POST, name=name, family="gemini")

@@ -199,8 +199,13 @@ class Router:
         """Raises FaultError for a name that no route has."""
         if (route := self.routes.get(decision.route)) is not None:
             return route
-        there = ", ".join(sorted(self.routes)[:_MOST_NAMED]) or "none"
-        message = f"There is no {decision.rule[:300]}; there are: {there}."
+        there = ", ".join(sorted(self.routes)[:_MOST_NAMED])
+        advice = (
+            f"there are: {there}."
+            if there
+            else "none is configured; write one under failover_routes, or make one in the chat."
+        )
+        message = f"There is no {decision.rule[:300]}; {advice}"
         raise FaultError(Fault(kind="not_found", message=message, param="model", side="client"))
 
     def _elements(self, names: Sequence[str], session: Session, caller: Client) -> Iterator[Element]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from llm_proxy.dialects.base import Opening
 from llm_proxy.dialects.openings import (
+    by_assistant,
     count_in,
     ids_of,
     list_in,
@@ -15,6 +16,8 @@ from llm_proxy.dialects.openings import (
     read_beginning,
     read_recent,
     read_users,
+    role_of,
+    texts_in,
     texts_of,
 )
 from llm_proxy.wire.json import Body
@@ -25,13 +28,13 @@ _SYSTEM = ("system", "developer")
 def read_opening(body: Body) -> Opening:
     members = members_of(body)
     messages = list_in(members.get("messages"))
-    system, first = read_beginning(messages, _texts, role_of=_role, system_roles=_SYSTEM)
+    system, first = read_beginning(messages, texts_in, role_of=role_of, system_roles=_SYSTEM)
     format_ = object_in(members.get("output_config")).get("format") or members.get("output_format")
-    recent, answered = read_recent(messages, _recent_texts, _answers)
+    recent, answered = read_recent(messages, _recent_texts, by_assistant)
     return Opening(
         system=texts_of(members.get("system")) + system,
         first_user=first,
-        users=read_users(messages, _texts, _role),
+        users=read_users(messages, texts_in, role_of),
         tools=names_of(members.get("tools")),
         json_demanded=object_in(format_).get("type") in ("json_schema", "json_object"),
         max_tokens=count_in(members.get("max_tokens")),
@@ -40,18 +43,6 @@ def read_opening(body: Body) -> Opening:
         recent=recent,
         ids=ids_of(members),
     )
-
-
-def _role(message: dict[str, Any]) -> Any:
-    return message.get("role")
-
-
-def _texts(message: dict[str, Any]) -> tuple[str, ...]:
-    return texts_of(message.get("content"))
-
-
-def _answers(message: dict[str, Any]) -> bool:
-    return message.get("role") == "assistant"
 
 
 def _recent_texts(message: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from llm_proxy.dialects.base import Opening
 from llm_proxy.dialects.openings import (
+    by_assistant,
     count_in,
     ids_of,
     list_in,
@@ -15,7 +16,8 @@ from llm_proxy.dialects.openings import (
     read_beginning,
     read_recent,
     read_users,
-    texts_of,
+    role_of,
+    texts_in,
 )
 from llm_proxy.wire.json import Body
 
@@ -28,12 +30,12 @@ _RECENT = ("user", "tool", "function")
 def read_opening(body: Body) -> Opening:
     members = members_of(body)
     messages = list_in(members.get("messages"))
-    system, first = read_beginning(messages, _texts, role_of=_role, system_roles=_SYSTEM)
-    recent, answered = read_recent(messages, _recent_texts, _answers)
+    system, first = read_beginning(messages, texts_in, role_of=role_of, system_roles=_SYSTEM)
+    recent, answered = read_recent(messages, _recent_texts, by_assistant)
     return Opening(
         system=system,
         first_user=first,
-        users=read_users(messages, _texts, _role),
+        users=read_users(messages, texts_in, role_of),
         tools=names_of(members.get("tools"), "function", "custom") + names_of(members.get("functions")),
         json_demanded=object_in(members.get("response_format")).get("type") in _JSON,
         max_tokens=count_in(members.get("max_completion_tokens"), members.get("max_tokens")),
@@ -44,17 +46,5 @@ def read_opening(body: Body) -> Opening:
     )
 
 
-def _role(message: dict[str, Any]) -> Any:
-    return message.get("role")
-
-
-def _texts(message: dict[str, Any]) -> tuple[str, ...]:
-    return texts_of(message.get("content"))
-
-
-def _answers(message: dict[str, Any]) -> bool:
-    return message.get("role") == "assistant"
-
-
 def _recent_texts(message: dict[str, Any]) -> tuple[str, ...]:
-    return _texts(message) if message.get("role") in _RECENT else ()
+    return texts_in(message) if message.get("role") in _RECENT else ()
