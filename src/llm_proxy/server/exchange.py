@@ -9,36 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import re2  # type: ignore[import-untyped]
-
-from llm_proxy import dialects
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.transport import ConnectError
-from llm_proxy.conversation.fault import Fault, FaultError, bad_request
-from llm_proxy.conversation.request import Message, Request, ServerTool
+from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.conversation.request import Message
 from llm_proxy.conversation.usage import Usage
-from llm_proxy.dialects.base import Head, Opening, ReadContext
+from llm_proxy.dialects.base import ReadContext
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.features import AskAgain, Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.routing.attempt import Trail, verdict
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import local_answers, preparing, stored_responses, unserved
-from llm_proxy.server.answer_text import AnswerTap
+from llm_proxy.server.asked import Asked
 from llm_proxy.server.clients import Client, session_headers
 from llm_proxy.server.delivery import Delivery, shows_thinking
-from llm_proxy.server.desk import ChatDesk
 from llm_proxy.server.gateway import Gateway, new_id
 from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence
 from llm_proxy.server.paths import Route
 from llm_proxy.server.preparing import Prepared
 from llm_proxy.server.translation import RoomFilter
-from llm_proxy.wire import json as wire_json
-from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.headers import returnable_response_headers
 
 if TYPE_CHECKING:
@@ -47,7 +40,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-class Exchange:
+class Exchange(Asked):
     """See the module. Fulfils `features.exchange.ExchangeView`."""
 
     def __init__(
@@ -60,206 +53,26 @@ class Exchange:
         request_id: str,
         caller: Client,
     ) -> None:
-        self.gateway = gateway
-        self.rooms = gateway
-        """The configuration whose rooms see this exchange, from its beginning to its end."""
-        self.incoming = incoming
-        self.outgoing = outgoing
-        self.route = route
-        self.client = dialects.get(route.surface)
-        self.id = request_id
-        self.surface: str = route.surface
-        self.caller = caller
-        self.key_name = caller.key_name
-        self.session = caller.stranger()
-        self.side = False
-        self.planned = False
-        self.hidden = False
-        """Does the request of this try ask not to see the reasoning?"""
-        self.opening = Opening()
-        self.conversation = ""
-        """Its name among those of the session, as far as keys are kept for it."""
-        self.confirmation = ""
-        self._parameters: dict[str, Any] = {}
-        self.command_lines: list[str] = []
-        self.local_text: str | None = None
-        self._desk: ChatDesk | None = None
+        super().__init__(gateway, incoming, outgoing, route, request_id=request_id, caller=caller)
         self._one_off = ""
-        self._retargeted = False
-        self.tap: AnswerTap | None = None
-        self.client_agent = incoming.header(b"user-agent")
-        self.body = b""
-        self._document = wire_json.Document(b"", {})
-        self.client_body = b""
-        """The body as the client sent it, where `body` is no longer that."""
-        self.previous_id = ""
-        self.head = Head("", False, 0)
-        self._request: Request | None = None
-        self.as_read: Request | None = None
-        self._unreadable: Fault | None = None
-        self.user = ""
-        self.requested_model = ""
-        self.backend = ""
-        self.model = ""
-        self.stream = False
-        self.cancelled = False
         self.interrupted: Fault | None = None
-        self.fault: Fault | None = None
-        self.usage: Usage | None = None
         self.spent: Usage | None = None
         """What calls have used whose answer a room did not want."""
         self.more: tuple[Message, ...] = ()
         """What is asked beyond the client's request, since a room wanted another answer."""
-        self.enforces_schema = False
-        self.notes: list[str] = []
         self._asked_again = 0
         self._verbatim = False
-        self._parts = 0
         self._delivery: Delivery | None = None
-        self.attempts: list[AttemptRecord] = []
         self.losses: list[str] = []
         self.rate_headers: list[tuple[str, str]] = []
         self.message_begun = False
         """A keep-alive has sent Anthropic's `message_start`, though no attempt has answered yet."""
-        self.started = time.time()
         self._clock = time.monotonic()
-        self.duration = 0.0
-        self.time_to_first: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._presence: Presence | None = None
         self._finishing = False
         self._answer_headers: list[tuple[str, str]] = []
         self._answered = 0
-
-    # What rooms see
-
-    @property
-    def request(self) -> Request:
-        """The decoded request. Raises FaultError (client) when the body is not what the protocol allows."""
-        if self._unreadable is not None:
-            raise FaultError(self._unreadable)
-        if self._request is None:
-            self._request = self.as_read = self._decoded()
-        return self._request
-
-    @request.setter
-    def request(self, value: Request) -> None:
-        _ = self.request
-        self._request = value
-
-    @property
-    def readable(self) -> Request | None:
-        """The decoded request; None for one that only its provider can read."""
-        try:
-            return self.request
-        except FaultError:
-            return None
-
-    @property
-    def untouched(self) -> bool:
-        """Is the decoded request still what was read? True also when nobody has asked for it."""
-        return self._request is self.as_read
-
-    def read_instead(self, body: bytes) -> None:
-        """`body` stands for what the client sent. Raises FaultError when it is not readable."""
-        self.client_body = self.client_body or self.body
-        self._read(body)
-        self._request = self.as_read = None
-
-    def _decoded(self) -> Request:
-        try:
-            request = self.client.read_request(self._document, self.route.name, self.route.stream)
-            _check_choice(request)
-        except FaultError as error:
-            self._unreadable = error.fault  # for all who ask: the decoded body may be used up
-            raise
-        return request
-
-    @property
-    def status(self) -> int:
-        """That of the answer; before an error answer is written, the one that the failure means."""
-        if not self.outgoing.started and self.fault is not None:
-            return self.fault.status_code
-        return self.outgoing.status
-
-    @property
-    def local(self) -> bool:
-        """Did the proxy answer this itself?"""
-        return self.local_text is not None
-
-    @property
-    def size(self) -> int:
-        return len(self.body)
-
-    @property
-    def output_limit(self) -> int | None:
-        return self.opening.max_tokens
-
-    @property
-    def json_demanded(self) -> bool:
-        return self.opening.json_demanded
-
-    @property
-    def project(self) -> str:
-        return str(self.session.values.get("project") or "")
-
-    def mentions(self, text: str) -> bool:
-        """Does a user message hold `text`?"""
-        return self.opening.mentions(text)
-
-    def desk(self) -> ChatDesk:
-        """Where commands of this message work: on what is in force now, or a change that others made meanwhile would be undone."""
-        if self._desk is None:
-            self._desk = ChatDesk(self.gateway.running.gateway, self.session, self.caller, self.requested_model)
-        return self._desk
-
-    def reply(self, text: str) -> None:
-        """Answers locally: nothing goes to a provider."""
-        self.local_text = text
-
-    def confirm(self, lines: Sequence[str], shown: bool) -> None:
-        """Commands ran and the rest of the message goes on: says so in a header, and before the answer if `shown`."""
-        self.command_lines = list(lines)
-        if shown:
-            self.confirmation = "\n".join(lines) + "\n\n"
-            local_answers.remember_confirmation(self.session, self.confirmation)
-
-    def prompt_text(self) -> str:
-        """The text of the last user message, as it came."""
-        return "\n".join(self.opening.last_user)
-
-    def answer_text(self) -> str:
-        """The visible text of the answer, as far as it was collected."""
-        return self.local_text if self.local_text is not None else self.tap.text if self.tap else ""
-
-    def recent_texts(self) -> Sequence[str]:
-        """What came after the last assistant turn, as it came."""
-        return self.opening.recent
-
-    def parameters(self) -> dict[str, Any]:
-        """What the request says of sampling, by the names of its protocol."""
-        return self._parameters
-
-    def keep_answer(self) -> None:
-        """A room wants `answer_text`: the text is collected while it passes."""
-        self.tap = AnswerTap(text=True, calls=self.tap is not None and self.tap.keeps_calls)
-
-    def keep_calls(self) -> None:
-        """A room wants `answer_calls`: the calls are collected while they pass."""
-        self.tap = AnswerTap(text=self.tap is not None and self.tap.keeps_text, calls=True)
-
-    def answer_calls(self) -> Sequence[tuple[str, str]]:
-        """The complete tool calls of the answer, as far as they were collected."""
-        return self.tap.calls if self.tap else ()
-
-    @property
-    def tools(self) -> Sequence[str]:
-        """Names of the tools that the request declares."""
-        return self.opening.tools
-
-    def holds(self, text: bytes) -> bool:
-        """Do these bytes stand in the body?"""
-        return _searcher(text)(self.body) is not None
 
     @property
     def may_ask(self) -> bool:
@@ -273,15 +86,6 @@ class Exchange:
     def shows_reasoning(self) -> bool:
         """Can the client be shown the reasoning of this answer?"""
         return self._verbatim or shows_thinking(self)
-
-    def new_part(self) -> int:
-        """A number for a part that a room adds to the answer."""
-        self._parts -= 1
-        return self._parts
-
-    def note(self, what: str) -> None:
-        """A safeguard acted."""
-        self.notes.append(what)
 
     # The life
 
@@ -327,15 +131,6 @@ class Exchange:
                 "cancelled" if self.cancelled else self.fault.status_code if self.fault else self.status,
                 self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
             )  # fmt: skip
-
-    def _read(self, body: bytes) -> None:
-        """Reads the JSON once for everybody. Raises FaultError (bad_request) with the place of what is wrong."""
-        try:
-            self._document = wire_json.read_document(body)
-        except JsonFault as fault:
-            raise bad_request(str(fault), fault.path.removeprefix("$").removeprefix(".")) from None
-        self.body = self._document.text
-        self._unreadable = None
 
     async def _meet(self) -> None:
         """Whose conversation this is, which client sent it, and whether it is a turn at all (SES-01, AGT-01, AGT-04)."""
@@ -675,25 +470,6 @@ class Exchange:
 
     def fresh_id(self, prefix: str) -> str:
         return new_id(prefix)
-
-
-def _check_choice(request: Request) -> None:
-    """A choice of a tool that is not declared is an impossible combination (FE-11). Tools of a provider have names of their own."""
-    choice = request.tool_choice
-    if choice is None or any(isinstance(tool, ServerTool) or tool.namespace for tool in request.tools):
-        return
-    declared = {tool.name for tool in request.tools if not isinstance(tool, ServerTool)}
-    missing = next((name for name in choice.names if name not in declared), None)
-    if missing is not None:
-        message = f"tool_choice: no tool named {missing[:100]!r} is declared"
-        raise FaultError(Fault(kind="validation", message=message, param="tool_choice", side="client"))
-
-
-@lru_cache(maxsize=16)
-def _searcher(text: bytes) -> Callable[[bytes], object]:
-    """Finds a constant text in a body; a plain search of bytes takes twenty times as long."""
-    found: Callable[[bytes], object] = re2.compile(re2.escape(text)).search
-    return found
 
 
 _MOST_ASKED = 8  # calls that rooms may want beyond the first, for one request
