@@ -14,7 +14,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import uvicorn
 
@@ -178,7 +178,6 @@ class Lifecycle:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return
-            try:
-                await asyncio.wait_for(self._at_once.wait(), min(0.05, left))
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(0.05, left)):
+                    await self._at_once.wait()

@@ -122,7 +122,8 @@ class SessionFile:
         answer: Future[T] = Future()
         self._jobs.put(lambda: self._answer(answer, lambda: self._guarded(work, otherwise)))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(answer), patience or self._patience)
+            async with asyncio.timeout(patience or self._patience):
+                return await asyncio.wrap_future(answer)
         except TimeoutError:
             self._stuck_until = time.monotonic() + self._retry
             self._outage.tell(f"sessions are kept in memory: {self._path} does not answer")

@@ -171,7 +171,8 @@ class SessionRedis:
             self._wake.clear()
             while len(self._due) and not await self._flush() and not self._ends.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ends.wait(), self._rest)
+                    async with asyncio.timeout(self._rest):
+                        await self._ends.wait()
 
     async def _flush(self) -> bool:
         async with self._writing:
