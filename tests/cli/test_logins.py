@@ -171,6 +171,7 @@ def test_a_token_in_the_wrong_place_is_not_shown_either(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ('{"tokens": {"access_token": "' + ACCESS, "holds no complete JSON"),
+        ({"tokens": {"access_token": f"{ACCESS}\n{ACCESS}", "account_id": "acc-1"}}, "characters that no token has"),
         (f'["{ACCESS}"]', "holds no JSON object"),
         ({"tokens": {"refresh_token": REFRESH}}, "holds neither `tokens.access_token` nor `OPENAI_API_KEY`"),
         ({"tokens": {"access_token": ACCESS, "refresh_token": REFRESH}}, "names no account"),
@@ -181,6 +182,14 @@ def test_a_file_without_a_login_is_unreadable_and_says_why(tmp_path: Path, conte
     row = row_of(tmp_path, "openai-oauth")
     assert row["state"] == "unreadable" and said in row["problem"]
     assert "; run `codex login`" in text_of(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with names are POSIX's")
+def test_a_pipe_in_the_file_s_place_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / ".codex").mkdir()
+    os.mkfifo(tmp_path / ".codex" / "auth.json")
+    row = next(row for row in rows_of(tmp_path) if row["type"] == "openai-oauth")
+    assert (row["state"], row["problem"]) == ("unreadable", "is no regular file")
 
 
 @pytest.mark.parametrize("end", [1e300, 10**18, -(10**18)])

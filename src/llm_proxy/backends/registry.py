@@ -103,7 +103,12 @@ class Backends:
         if settings.type in _BUILDERS:
             module, function = _BUILDERS[settings.type]
             build: Any = getattr(import_module(module), function)
-            more = {"dangerous": self._dangerous} if settings.type == "gemini-cli-acp" and self._dangerous else {}
+            more: dict[str, Any] = {
+                "list_ttl": self._list_ttl,
+                "fallback_models": self._fallback_models.get(settings.id, ()),
+            }
+            if settings.type == "gemini-cli-acp":  # its models are those of the program
+                more = {"dangerous": self._dangerous} if self._dangerous else {}
             made: Backend = build(settings, self._transport, self._clock, **more)
             return made
         from llm_proxy.backends.http import HttpBackend

@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -22,6 +21,8 @@ import msgspec
 from llm_proxy.backends.logins import anthropic, google_cloud, openai, personal, qwen
 from llm_proxy.backends.logins.document import Unreadable, read_document
 from llm_proxy.backends.logins.login import Token
+from llm_proxy.backends.logins.login_file import sendable
+from llm_proxy.backends.logins.places import shown
 from llm_proxy.cli import client
 from llm_proxy.config import Settings
 from llm_proxy.config.backends import BackendSettings
@@ -131,15 +132,15 @@ def _of_file(
     refresh_token: Callable[[Mapping[str, Any]], Secret | None],
     now: float,
 ) -> Found:
-    found = Found(settings.type, settings.login, _with_tilde(candidates[0]), "missing")
+    found = Found(settings.type, settings.login, _path(candidates[0]), "missing")
     document = read_document(candidates)
     if document.path is None:
         return found
-    found = msgspec.structs.replace(found, file=_with_tilde(document.path), state="unreadable")
+    found = msgspec.structs.replace(found, file=_path(document.path), state="unreadable")
     if document.members is None:
         return msgspec.structs.replace(found, problem=document.problem)
     try:
-        token = read(document.members)
+        token = sendable(read(document.members))
     except Unreadable as error:
         return msgspec.structs.replace(found, problem=str(error))
     renewal = refresh_token(document.members)
@@ -172,27 +173,10 @@ def _of_agent(settings: BackendSettings, now: float) -> Found:
 def _of_cloud(settings: BackendSettings, now: float) -> Found:
     """Google's own library reads the file when a request needs it, and knows other places where a machine in its cloud has a login."""
 
-    def read(members: Mapping[str, Any]) -> Token:
-        if not isinstance(members.get("type"), str):
-            raise Unreadable("has no `type`")
-        hint = members.get("client_email") or members.get("account")
-        return Token(access=Secret(""), hint=hint if isinstance(hint, str) else "")
-
-    path = settings.credentials_path or _application_default()
-    found = _of_file(settings, (path,), read, lambda members: None, now)
-    reason = google_cloud.CloudLogin(settings.id, settings.gcp_project_id or "", settings.credentials_path).reason
-    return msgspec.structs.replace(found, needs=reason, renewed_by="the proxy" if found.state == "valid" else "")
-
-
-def _application_default() -> Path:
-    """Where gcloud puts Application Default Credentials (https://cloud.google.com/docs/authentication/application-default-credentials)."""
-    if own := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
-        return Path(own)
-    if folder := os.environ.get("CLOUDSDK_CONFIG"):
-        return Path(folder) / "application_default_credentials.json"
-    roaming = os.environ.get("APPDATA") if os.name == "nt" else None
-    home = Path(roaming) if roaming else Path.home() / ".config"
-    return home / "gcloud" / "application_default_credentials.json"
+    path = settings.credentials_path or google_cloud.application_default()
+    found = _of_file(settings, (path,), google_cloud.described, lambda members: None, now)
+    needs = google_cloud.needs(settings.gcp_project_id or "")
+    return msgspec.structs.replace(found, needs=needs, renewed_by="the proxy" if found.state == "valid" else "")
 
 
 def _renewed_by(settings: BackendSettings) -> str:
@@ -221,10 +205,8 @@ def _account(type_: str, token: Token, renewal: Secret | None) -> str:
     return client.printable(scrub(hint, secrets))[:_LONGEST_HINT]
 
 
-def _with_tilde(path: Path) -> str:
-    with suppress(ValueError, RuntimeError):
-        return client.printable(str(Path("~") / path.relative_to(Path.home())))
-    return client.printable(str(path))
+def _path(path: Path) -> str:
+    return client.printable(shown(path))
 
 
 # How it is told

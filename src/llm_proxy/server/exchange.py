@@ -400,6 +400,7 @@ class Exchange(Asked):
             )
         )
         self._answer_headers, self._answered = response.headers, response.status
+        self.losses += [loss for loss in getattr(response, "losses", ()) if loss not in self.losses]
         try:
             self.rate_headers = _returned(response.headers)
             if not 200 <= response.status < 300:

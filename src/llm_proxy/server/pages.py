@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import time
 from typing import Any
 from urllib.parse import unquote
@@ -21,6 +22,8 @@ from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
 
 _SERVICE = "llm-interactive-proxy"
+
+_log = logging.getLogger(__name__)
 
 
 async def root(
@@ -309,20 +312,27 @@ async def _reload(gateway: Gateway, outgoing: Outgoing, headers: Headers) -> Non
 
 
 def _backends(gateway: Gateway) -> dict[str, Any]:
-    known = [backend for id in gateway.backends.ids if (backend := gateway.backends.get(id)) is not None]
-    data = [
-        {
-            "id": backend.id,
+    return {"object": "list", "data": [_backend(gateway, id) for id in gateway.backends.ids]}
+
+
+def _backend(gateway: Gateway, id: str) -> dict[str, Any]:
+    """One back end. A driver that fails while it is built or asked is told of here like any other trouble of its back end."""
+    found: dict[str, Any] = {"id": id, "type": "", "functional": False, "usable": False, "reason": "", "keys": []}
+    found["health"] = gateway.health.results.get(id)
+    try:
+        backend = gateway.backends.get(id)
+        if backend is None:
+            return found
+        return found | {
             "type": backend.type,
             "functional": backend.functional,
             "usable": backend.usable,
             "reason": backend.reason or getattr(backend, "degraded", ""),
             "keys": [key.name for key in backend.keys if key is not None],
-            "health": gateway.health.results.get(backend.id),
         }
-        for backend in known
-    ]
-    return {"object": "list", "data": data}
+    except Exception as error:
+        _log.exception("back end %s: its driver failed", id)
+        return found | {"reason": f"its driver failed ({type(error).__name__}); the log says more."}
 
 
 def _cooldowns(gateway: Gateway, backend: str = "") -> dict[str, Any]:

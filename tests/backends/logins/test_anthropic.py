@@ -16,7 +16,8 @@ import pytest
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.logins import anthropic
 from llm_proxy.backends.logins.anthropic import AnthropicLogin, Renewal, paths, read, refresh_token
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.keychain import KeychainLogin
 from llm_proxy.backends.transport import Transport
 from llm_proxy.conversation.fault import FaultError
@@ -176,6 +177,44 @@ async def test_a_revoked_login_is_told_with_the_command_and_without_a_token(
     assert (fault.status_code, fault.code) == (502, "anthropic-oauth_credentials_invalid")
     assert "claude" in fault.message and TOKEN not in fault.message and "refresh-token" not in fault.message
     assert vendor.calls == []
+
+
+FOR_CLAUDE_CODE = {
+    "type": "error",
+    "error": {
+        "type": "invalid_request_error",
+        "message": "This credential is only authorized for use with Claude Code and cannot be used for other API requests.",
+    },
+}
+
+
+async def test_a_login_that_serves_claude_code_only_is_refused_with_advice(
+    transport: Transport, tmp_path: Path
+) -> None:
+    vendor = Vendor(Reply.json(FOR_CLAUDE_CODE, 400), TOKEN)
+    file = write_login(tmp_path / "login.json", login_of("claudeAiOauth"))
+    async with Upstream(vendor) as upstream, backend_of(transport, upstream, file) as backend:
+        with pytest.raises(FaultError) as caught:
+            await answered(backend)
+        fault = caught.value.fault
+        assert (fault.status_code, fault.code) == (502, "anthropic-oauth_credentials_invalid")
+        assert fault.kind == "upstream_auth"
+        assert "`anthropic`" in fault.message and "API key" in fault.message
+        assert (len(vendor.calls), vendor.renewals) == (1, []), "neither a renewal nor a repeat would help"
+        assert "`anthropic`" in backend.degraded and backend.usable
+        vendor.answer = Reply.json({})
+        assert (await answered(backend))[0] == 200
+        assert backend.degraded == ""
+
+
+async def test_another_400_is_the_clients_to_see(transport: Transport, tmp_path: Path) -> None:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: Field required"}}
+    vendor = Vendor(Reply.json(error, 400), TOKEN)
+    file = write_login(tmp_path / "login.json", login_of("claudeAiOauth"))
+    async with Upstream(vendor) as upstream, backend_of(transport, upstream, file) as backend:
+        status, body = await answered(backend)
+        assert status == 400 and b"max_tokens: Field required" in body
+        assert backend.degraded == ""
 
 
 async def test_a_spent_quota_is_given_on_with_its_text(transport: Transport, tmp_path: Path) -> None:

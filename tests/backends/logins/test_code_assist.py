@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ def sealed(body: bytes = BODY, **members: Any) -> dict[str, Any]:
     return decoded
 
 
+def session_of(envelope: dict[str, Any]) -> str:
+    found: str = envelope["request"]["session_id"]
+    return found
+
+
 def response(pieces: Sequence[bytes], status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> MemoryResponse:
     async def source() -> AsyncIterator[bytes]:
         for piece in pieces:
@@ -36,8 +42,10 @@ async def opened(*pieces: bytes) -> bytes:
 
 def test_the_envelope_holds_model_project_prompt_session_and_request() -> None:
     envelope = sealed()
-    assert list(envelope) == ["model", "project", "user_prompt_id", "session_id", "request"]
+    assert list(envelope) == ["model", "project", "user_prompt_id", "request"]
     assert (envelope["model"], envelope["project"], envelope["user_prompt_id"]) == ("gemini-2.5-pro", "p", "q")
+    session = envelope["request"].pop("session_id")
+    assert uuid.UUID(session).version == 4
     assert envelope["request"] == msgspec.json.decode(BODY)
 
 
@@ -49,7 +57,7 @@ def test_members_keep_their_bytes() -> None:
 
 def test_what_code_assist_does_not_know_is_left_out() -> None:
     body = b'{"model":"models/x","contents":[],"system_instruction":{"parts":[]},"x":1,"generation_config":{}}'
-    assert list(sealed(body)["request"]) == ["contents", "systemInstruction", "generationConfig"]
+    assert list(sealed(body)["request"]) == ["contents", "systemInstruction", "generationConfig", "session_id"]
 
 
 def test_no_project_means_no_field() -> None:
@@ -59,15 +67,14 @@ def test_no_project_means_no_field() -> None:
 def test_the_session_is_that_of_the_conversation() -> None:
     more = b'{"contents":[{"role":"user","parts":[{"text":"h\\u0069"}]},{"role":"model","parts":[{"text":"x"}]}]}'
     other = BODY.replace(b"h\\u0069", b"bye")
-    assert sealed()["session_id"] == sealed(more)["session_id"]
-    assert sealed()["session_id"] != sealed(other)["session_id"]
-    assert sealed()["session_id"] != sealed(salt=b"another")["session_id"]
+    assert session_of(sealed()) == session_of(sealed(more))
+    assert session_of(sealed()) != session_of(sealed(other))
+    assert session_of(sealed()) != session_of(sealed(salt=b"another"))
 
 
-def test_the_session_may_stand_in_the_request() -> None:
-    inside = sealed(session_inside=True)
-    assert "session_id" not in inside
-    assert inside["request"]["session_id"] == sealed()["session_id"]
+def test_a_client_names_no_session_of_code_assist() -> None:
+    named = sealed(BODY.replace(b'{"contents"', b'{"session_id": "of the client", "contents"', 1))
+    assert session_of(named) == session_of(sealed())
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"'])

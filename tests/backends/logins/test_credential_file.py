@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.backends.logins.credential_file import CredentialFile, Revoked, Unreachable, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable, read_document
 from llm_proxy.backends.logins.login import Token
 from llm_proxy.backends.logins.lookout import Lookout
+from llm_proxy.backends.logins.renewal import Revoked, Unreachable
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.wire.secrets import Secret
 
@@ -24,7 +26,8 @@ NOW = 1_000_000.0
 def read(members: Mapping[str, Any]) -> Token:
     if not isinstance(members.get("access"), str):
         raise Unreadable("has no `access`")
-    return Token(access=Secret(members["access"]), expires=members.get("expires"))
+    account = members.get("account", "")
+    return Token(access=Secret(members["access"]), expires=members.get("expires"), account=account)
 
 
 def refresh_token(members: Mapping[str, Any]) -> Secret | None:
@@ -186,7 +189,7 @@ async def test_a_file_that_cannot_be_used_gives_a_reason_and_the_command(
     login = machine.login(TokenEndpoint())
     assert why in login.reason and "run `house login`" in login.reason
     fault = await fault_of(login)
-    assert (fault.status_code, fault.code) == (502, "house_credentials_invalid")
+    assert (fault.status_code, fault.detail["code"]) == (503, "backend_unavailable")
     assert "house login" in fault.message
     machine.write(members("new"))
     assert await access(login) == "new"
@@ -202,7 +205,37 @@ async def test_a_file_of_another_user_gives_the_command_that_mends_it(machine: M
 
 async def test_a_directory_in_the_file_s_place_is_no_login(machine: Machine) -> None:
     machine.path.mkdir()
-    assert "does not exist" in machine.login().reason
+    assert "is no regular file" in machine.login().reason
+
+
+def test_a_directory_that_may_hold_the_file_is_not_taken_for_it(tmp_path: Path) -> None:
+    """A configured path is the file or its directory."""
+    candidates = (tmp_path, tmp_path / "login.json")
+    assert read_document(candidates).problem == "does not exist"
+    (tmp_path / "login.json").write_text("{}")
+    assert read_document(candidates).path == tmp_path / "login.json"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes with names and devices are POSIX's")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+async def test_what_is_no_regular_file_is_never_waited_for(machine: Machine, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(machine.path)
+    else:
+        machine.path.symlink_to("/dev/zero")
+    login = machine.login(TokenEndpoint())
+    assert "is no regular file" in login.reason and "run `house login`" in login.reason
+    machine.path.unlink()
+    machine.write(members("new"))
+    assert await access(login) == "new"
+
+
+@pytest.mark.parametrize("token", ["two\r\nlines", "tab\tbed", "tok\u0119n", "x" * 70_000])
+async def test_a_token_that_no_header_could_carry_is_no_token(machine: Machine, token: str) -> None:
+    machine.write(members(token))
+    login = machine.login(TokenEndpoint())
+    assert "characters that no token has" in login.reason and token not in login.reason
+    assert (await fault_of(login)).status_code == 503
 
 
 async def test_the_first_file_that_exists_counts(machine: Machine) -> None:
@@ -233,7 +266,8 @@ async def test_an_expired_login_that_cannot_be_renewed_names_the_command(machine
     machine.write({"access": "old", "expires": NOW - 1})
     login = machine.login(TokenEndpoint())
     assert "has expired; run `house login`" in login.reason
-    assert (await fault_of(login)).code == "house_credentials_invalid"
+    fault = await fault_of(login)
+    assert (fault.status_code, fault.message) == (503, f"Back end house is not usable: {login.reason}")
 
 
 async def test_read_only_never_renews_and_never_writes(machine: Machine) -> None:
@@ -376,6 +410,27 @@ async def test_a_newer_login_is_never_overwritten(machine: Machine) -> None:
     assert machine.on_disk() == members("new login", NOW + 9000)
 
 
+async def test_a_login_that_was_written_late_stays_but_serves_no_call(machine: Machine) -> None:
+    """The CLI got it after the one that was read, and was slow to write it: it is over, too."""
+    machine.write(members("old", NOW - 100))
+    endpoint = TokenEndpoint(before=lambda: machine.write(members("late", NOW - 1)))
+    login = machine.login(endpoint)
+    assert await access(login) == "access-1"
+    assert machine.on_disk() == members("late", NOW - 1)
+    endpoint.before = None
+    assert await access(login) == "access-2"
+    assert endpoint.asked == ["old-refresh", "late-refresh"]
+
+
+async def test_an_expired_login_on_disk_is_no_answer_to_a_refusal(machine: Machine) -> None:
+    machine.write(members("first"))
+    login = machine.login(TokenEndpoint())
+    refused = await login.token()
+    machine.write(members("late", NOW - 1))
+    other = await login.refused(refused)
+    assert other is not None and other.access.reveal() == "access-1"
+
+
 async def test_an_older_login_written_back_does_not_lose_the_new_refresh_token(machine: Machine) -> None:
     machine.write(members("old", NOW - 1))
     endpoint = TokenEndpoint(before=lambda: machine.write(members("older", NOW - 5000, theme="light")))
@@ -383,11 +438,36 @@ async def test_an_older_login_written_back_does_not_lose_the_new_refresh_token(m
     assert machine.on_disk() == members("access-1", NOW + 10_000, theme="light")
 
 
+async def test_another_account_s_login_is_never_overwritten_however_soon_it_ends(machine: Machine) -> None:
+    machine.write(members("old", NOW + 9000, account="one"))
+    other = members("of the other", NOW + 100, account="two")
+    login = machine.login(TokenEndpoint(before=lambda: machine.write(other)))
+    renewed = await login.refused(await login.token())
+    assert renewed is not None and renewed.access.reveal() == "of the other"
+    assert machine.on_disk() == other
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can make a file of another user")
+async def test_a_file_that_would_change_hands_is_not_renewed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.write(members("old", NOW - 1))
+    os.chown(machine.path, 12345, 12345)
+
+    def forbidden(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", forbidden)
+    endpoint = TokenEndpoint()
+    fault = await fault_of(machine.login(endpoint))
+    assert "nothing can be written" in fault.message
+    assert endpoint.asked == [] and machine.on_disk()["access"] == "old"
+    assert [path.name for path in machine.path.parent.iterdir() if path.suffix == ".new"] == []
+
+
 async def test_a_file_removed_meanwhile_is_a_log_out(machine: Machine) -> None:
     machine.write(members("old", NOW - 1))
     endpoint = TokenEndpoint(before=lambda: machine.path.unlink())
     fault = await fault_of(machine.login(endpoint))
-    assert "does not exist" in fault.message
+    assert "does not exist" in fault.message and fault.status_code == 503
     assert not machine.path.exists()
 
 

@@ -104,6 +104,15 @@ async def test_a_bare_name_is_looked_for_in_path(tmp_path: Path) -> None:
     await cli.close()
 
 
+async def test_the_program_may_lie_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cli = GeminiCli("g", "~/gemini", Clock())
+    assert cli.start(tmp_path)
+    assert (await stub.told())["arguments"] == list(ARGUMENTS)
+    await cli.close()
+
+
 async def test_a_missing_program_is_told_and_harms_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cli = GeminiCli("g", str(tmp_path / "none"), Clock())
     with caplog.at_level(logging.WARNING):

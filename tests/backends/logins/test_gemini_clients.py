@@ -120,7 +120,7 @@ def test_the_thought_signature_comes_back_with_the_tool_result(stage: Stage, cli
     (call,) = (part for part in parts if "functionCall" in part)
     assert call["thoughtSignature"] == SIGNATURE
     assert any("functionResponse" in part for part in parts)
-    sessions = {one.json["session_id"] for one in stage.server.generations}
+    sessions = {one.json["request"]["session_id"] for one in stage.server.generations}
     assert len(sessions) == 1
 
 

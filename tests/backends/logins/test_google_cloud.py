@@ -149,6 +149,54 @@ async def test_a_token_refused_in_mid_life_is_renewed_once(transport: Transport,
         await backend.close()
 
 
+async def test_a_new_file_is_used_by_the_next_call(tmp_path: Path) -> None:
+    tokens = TokenServer()
+    async with tokens.upstream:
+        login = CloudLogin(ID, "mine", tokens.write(tmp_path))
+        assert (await login.token()).access.reveal() == "token-1"
+        assert (await login.token()).access.reveal() == "token-1"
+        tokens.write(tmp_path, client_email="another@mine.iam.example")
+        token = await login.token()
+        assert (token.access.reveal(), token.account) == ("token-2", "another@mine.iam.example")
+        await login.close()
+
+
+async def test_a_login_refused_again_is_renewed_once_and_told_until_a_success(
+    transport: Transport, tmp_path: Path
+) -> None:
+    tokens = TokenServer()
+    async with (
+        tokens.upstream,
+        CodeAssist(loaded={"currentTier": {"id": "standard-tier"}}, accepted=set()) as server,
+    ):
+        backend = cloud(transport, server.upstream.url, tokens.write(tmp_path))
+        for _ in range(2):
+            with pytest.raises(FaultError):
+                await ask(backend)
+            assert "gcloud auth application-default login" in backend.degraded
+        assert len(tokens.upstream.requests) == 2, "the first token, and one forced renewal"
+        server.accepted = {"token-2"}
+        assert await ask(backend) == 200
+        assert backend.degraded == ""
+        await backend.close()
+
+
+async def test_credentials_that_google_refuses_are_told_until_there_are_others(tmp_path: Path) -> None:
+    tokens = TokenServer()
+    tokens.error = Reply.json({"error": "invalid_grant"}, 400)
+    async with tokens.upstream:
+        login = CloudLogin(ID, "mine", tokens.write(tmp_path))
+        with pytest.raises(FaultError) as caught:
+            await login.token()
+        assert (caught.value.fault.status_code, caught.value.fault.code) == (502, f"{ID}_credentials_invalid")
+        assert "gcloud auth application-default login" in login.degraded
+        tokens.error = None
+        tokens.write(tmp_path, client_email="another@mine.iam.example")
+        assert (await login.token()).access.reveal() == "token-2"
+        assert login.degraded == ""
+        await login.close()
+
+
 async def test_application_default_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = TokenServer()
     async with tokens.upstream:
@@ -158,17 +206,22 @@ async def test_application_default_credentials(tmp_path: Path, monkeypatch: pyte
         await login.close()
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"type": "nonsense"}', '{"type": "service_account"}'])
+KEYLESS = '{"type": "service_account"}'
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"type": 1}', '{"type": "nonsense"}', KEYLESS])
 async def test_a_file_that_cannot_be_used_names_the_command(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "account.json"
     if text is not None:
         path.write_text(text)
     login = CloudLogin(ID, "mine", path)
-    assert login.reason == ""
+    assert (
+        str(path) in login.reason and "run `gcloud auth application-default login`" in login.reason
+    ) or text == KEYLESS
     with pytest.raises(FaultError) as caught:
         await login.token()
     fault = caught.value.fault
-    assert (fault.status_code, fault.code) == (502, f"{ID}_credentials_invalid")
+    assert (fault.status_code, fault.detail["code"]) == (503, "backend_unavailable")
     assert "gcloud auth application-default login" in fault.message
     await login.close()
 

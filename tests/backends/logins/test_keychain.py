@@ -65,10 +65,15 @@ async def test_after_a_refusal_another_token_is_used_if_there_is_one() -> None:
     login = chain.login()
     token = await login.token()
     assert await login.refused(token) is None
+    assert "run `claude /login`" in login.degraded
     chain.put("token-number-two", 1_800_009_000)
     other = await login.refused(token)
     assert other is not None and other.access.reveal() == "token-number-two"
+    assert login.degraded == ""
+    assert await login.refused(other) is None
+    assert login.degraded
     login.succeeded()
+    assert login.degraded == ""
     await login.close()
 
 
@@ -88,7 +93,8 @@ async def test_what_cannot_be_used_is_told_with_the_command(content: Any, error:
         await chain.login().token()
     fault = caught.value.fault
     assert words in fault.message and "claude /login" in fault.message
-    assert fault.code == "anthropic-oauth_credentials_invalid" and "token-number" not in fault.message
+    assert (fault.status_code, fault.detail["code"]) == (503, "backend_unavailable")
+    assert "token-number" not in fault.message
 
 
 async def test_elsewhere_it_is_never_asked() -> None:

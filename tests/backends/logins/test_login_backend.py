@@ -11,7 +11,8 @@ import pytest
 
 from llm_proxy.backends.base import Call, Redirect
 from llm_proxy.backends.logins.base import LoginBackend
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.login import Token
 from llm_proxy.backends.registry import Backends
 from llm_proxy.backends.transport import Transport
@@ -195,6 +196,33 @@ async def test_the_reason_of_a_missing_login_names_the_command(
     assert not backend.usable and not backend.functional
     assert BUILT_IN[type_].login in backend.reason
     assert registry.default.id == "demo"
+    await registry.close()
+
+
+@pytest.mark.parametrize("type_", [id for id in LOGIN_TYPES if id != "gemini-cli-acp"])
+async def test_the_models_that_are_shown_can_be_configured(type_: str, tmp_path: Path, transport: Transport) -> None:
+    settings = backend_settings(type_, token_path=tmp_path, mentioned=True)
+    registry = Backends({type_: settings}, transport, list_ttl=7.0, fallback_models={type_: ("one", "two")})
+    backend = registry.get(type_)
+    assert backend is not None
+    assert [model.id for model in await backend.models()] == ["one", "two"]
+    await registry.close()
+
+
+@pytest.mark.parametrize("type_", [id for id in LOGIN_TYPES if id != "gemini-cli-acp"])
+async def test_a_user_without_a_home_has_no_login(
+    type_: str, monkeypatch: pytest.MonkeyPatch, transport: Transport
+) -> None:
+    """As in a container whose user has a number and no entry."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setenv("CODEX_HOME", "~nobody-of-that-name/.codex")
+    registry = Backends({type_: backend_settings(type_, mentioned=True)}, transport)
+    backend = registry.get(type_)
+    assert backend is not None and not backend.functional and backend.reason
     await registry.close()
 
 

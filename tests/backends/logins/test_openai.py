@@ -15,7 +15,8 @@ import pytest
 
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.logins import openai
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.openai import OpenAILogin, Renewal, paths, read
 from llm_proxy.backends.transport import Transport
 from llm_proxy.conversation.fault import FaultError
@@ -314,7 +315,40 @@ async def test_an_api_key_in_the_file_makes_it_plain_openai(transport: Transport
     assert request.header("chatgpt-account-id") is None and request.header("session_id") is None
 
 
+async def test_what_is_left_out_is_told(transport: Transport, tmp_path: Path) -> None:
+    token = access()
+    body = {"model": "gpt-5.4", "input": "hi", "temperature": 0.5, "top_p": None, "max_output_tokens": 9, "user": "u"}
+    vendor = Vendor(ANSWER, token)
+    async with Upstream(vendor) as upstream, backend_of(transport, upstream, login_file(tmp_path, token)) as backend:
+        response = await backend.open(call(body=json.dumps(body).encode()))
+        told = getattr(response, "losses", ())
+        assert [loss.partition(":")[0] for loss in told] == ["temperature", "max_output_tokens", "user"]
+        assert b"response.completed" in await response.read()
+        response.close()
+        silent = await backend.open(call(body=b'{"model":"gpt-5.4","input":"hi"}'))
+        assert not getattr(silent, "losses", ())
+        silent.close()
+
+
+async def test_the_originator_is_the_proxy_s_unless_it_is_configured(transport: Transport, tmp_path: Path) -> None:
+    token = access()
+    vendor = Vendor(ANSWER, token)
+    own = {"Originator": "my_tool"}
+    async with (
+        Upstream(vendor) as upstream,
+        backend_of(transport, upstream, login_file(tmp_path, token), headers=own) as backend,
+    ):
+        await answered(backend)
+    assert vendor.calls[0].header("originator") == "my_tool"
+
+
 # The file
+
+
+def test_a_key_is_not_renewed_by_what_is_left_of_a_login() -> None:
+    left = {"OPENAI_API_KEY": "sk-proj-0123456789", "tokens": {"refresh_token": "refresh-token-number-0000"}}
+    assert read(left).members == {"api_key": True}
+    assert openai.refresh_token(left) is None
 
 
 def test_the_account_is_the_files_else_the_tokens() -> None:

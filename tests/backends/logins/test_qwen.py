@@ -14,7 +14,8 @@ import pytest
 
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.logins import qwen
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.qwen import QwenLogin, Renewal, base_of, paths, read
 from llm_proxy.backends.transport import Transport
 from llm_proxy.config.kinds import ModelLimits
@@ -205,6 +206,16 @@ async def test_the_limits_of_its_models_are_known(transport: Transport, tmp_path
             assert (flash.context_window, flash.max_input) == (1000, 900)
             assert [model.id for model in await backend.models()] == ["qwen3-coder-flash", "qwen3-coder-plus"]
             assert upstream.requests == []
+
+
+async def test_a_login_that_names_this_machine_carries_the_guard_against_loops(
+    transport: Transport, tmp_path: Path
+) -> None:
+    async with Upstream(Reply.json({})) as upstream:
+        file = login_file(tmp_path, resource_url=upstream.url)
+        async with backend_of(transport, upstream, file) as backend:
+            await answered(backend, loop_guard="a,b")
+        assert upstream.requests[0].header("x-llmproxy-loop-guard") == "a,b"
 
 
 async def test_without_a_file_the_command_is_named(transport: Transport, tmp_path: Path) -> None:

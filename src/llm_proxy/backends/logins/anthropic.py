@@ -9,17 +9,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from llm_proxy.backends.base import Call
-from llm_proxy.backends.logins.base import LoginBackend
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.base import Listing, LoginBackend
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
+from llm_proxy.backends.logins.faults import credentials_fault
 from llm_proxy.backends.logins.headers import merged_list, with_user_agent_only
 from llm_proxy.backends.logins.keychain import KeychainLogin
 from llm_proxy.backends.logins.login import Login, Token
 from llm_proxy.backends.logins.members import end_of, moment_of, secret_of, text_of
+from llm_proxy.backends.logins.places import home
+from llm_proxy.backends.logins.rereading import read_already, read_and_close
 from llm_proxy.backends.logins.token_endpoint import renew
-from llm_proxy.backends.transport import Credential, Transport
+from llm_proxy.backends.transport import Credential, Response, Transport
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.wire.secrets import Secret
 from llm_proxy.wire.urls import BaseUrl
@@ -31,6 +35,11 @@ BETA: Final = "oauth-2025-04-20"
 KEYCHAIN_ITEM: Final = "Claude Code-credentials"
 EARLY: Final = 60.0
 _ENDS: Final = ("expires_at", "expiry_date", "expiresAt")
+
+# "This credential is only authorized for use with Claude Code and cannot be used for other API requests.", with status 400 and type
+# invalid_request_error: https://github.com/anthropics/claude-code/issues/8046, September 2025 and since.
+_FOR_ITS_OWN_CLIENT: Final = b"only authorized for use with Claude Code"
+_LARGEST_REFUSAL: Final = 1024 * 1024
 
 
 # The file
@@ -82,9 +91,8 @@ def paths(settings: BackendSettings, environ: Mapping[str, str] | None = None) -
     """Where the file may be, the first that exists counts. A configured path is the file or its directory."""
     if (own := settings.token_path) is not None:
         return (own, own / ".credentials.json", own / "oauth_creds.json")
-    home = Path.home()
-    found = [home / ".claude" / ".credentials.json"]
-    found += [home / name / "oauth_creds.json" for name in (".anthropic", ".claude", ".config/claude")]
+    found = [home() / ".claude" / ".credentials.json"]
+    found += [home() / name / "oauth_creds.json" for name in (".anthropic", ".claude", ".config/claude")]
     if roaming := (os.environ if environ is None else environ).get("APPDATA", ""):
         found.append(Path(roaming) / "Claude" / "oauth_creds.json")
     return tuple(found)
@@ -95,6 +103,36 @@ def paths(settings: BackendSettings, environ: Mapping[str, str] | None = None) -
 
 class AnthropicLogin(LoginBackend):
     """The Messages API with a token, or with the key that the file holds instead."""
+
+    _not_for_us: Secret | None = None
+    """A token that the service takes from Claude Code only."""
+
+    @property
+    def degraded(self) -> str:
+        token = self.login.found
+        if token is not None and self._not_for_us == token.access:
+            return self._advice
+        return super().degraded
+
+    @property
+    def _advice(self) -> str:
+        return (
+            "Anthropic takes this login from Claude Code only; use back end `anthropic` with an API key "
+            f"(what `{self.command}` makes will be refused, too)."
+        )
+
+    async def send(self, call: Call, token: Token) -> Response:
+        """A refusal of this client is no fault of its request, and neither a renewal nor a repeat would help."""
+        response = await super().send(call, token)
+        if 200 <= response.status < 300:
+            self._not_for_us = None
+        if response.status != 400:
+            return response
+        body = await read_and_close(response, _LARGEST_REFUSAL)
+        if _FOR_ITS_OWN_CLIENT not in body:
+            return read_already(response, body)
+        self._not_for_us = token.access
+        raise credentials_fault(self.id, self._advice)
 
     def headers_of(self, call: Call, token: Token) -> dict[str, str]:
         headers = self._call_headers(with_user_agent_only(call, self._identity))
@@ -112,7 +150,9 @@ def _is_key(token: Token) -> bool:
     return token.members.get("api_key") is True
 
 
-def build(settings: BackendSettings, transport: Transport, clock: Callable[[], float]) -> AnthropicLogin:
+def build(
+    settings: BackendSettings, transport: Transport, clock: Callable[[], float], **listing: Unpack[Listing]
+) -> AnthropicLogin:
     login: Login
     if settings.macos_keychain:
         login = KeychainLogin(settings.id, KEYCHAIN_ITEM, read, COMMAND, early=EARLY)
@@ -127,4 +167,4 @@ def build(settings: BackendSettings, transport: Transport, clock: Callable[[], f
             read_only=settings.refresh == "read-only",
             early=EARLY,
         )
-    return AnthropicLogin(settings, transport, login, clock=clock, command=COMMAND)
+    return AnthropicLogin(settings, transport, login, clock=clock, command=COMMAND, **listing)

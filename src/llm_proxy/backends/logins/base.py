@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.http import HttpBackend
-from llm_proxy.backends.logins.credential_file import credentials_fault
+from llm_proxy.backends.logins.faults import credentials_fault
 from llm_proxy.backends.logins.login import Login, Token
 from llm_proxy.backends.transport import Credential, Endpoint, Response, Transport
 from llm_proxy.config.backends import BackendSettings
@@ -18,6 +19,13 @@ from llm_proxy.config.built_in import BUILT_IN
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.wire.urls import BaseUrl
+
+
+class Listing(TypedDict, total=False):
+    """What an instance's list of models is made with (see `HttpBackend`); a registry gives both."""
+
+    list_ttl: float
+    fallback_models: tuple[str, ...]
 
 
 class LoginBackend(HttpBackend):
@@ -34,11 +42,10 @@ class LoginBackend(HttpBackend):
         login: Login,
         *,
         clock: Callable[[], float] = time.monotonic,
-        list_ttl: float = 300.0,
-        fallback_models: tuple[str, ...] = (),
         command: str = "",
+        **listing: Unpack[Listing],
     ) -> None:
-        super().__init__(settings, transport, clock=clock, list_ttl=list_ttl, fallback_models=fallback_models)
+        super().__init__(settings, transport, clock=clock, **listing)
         self.login = login
         self.command = command or BUILT_IN[settings.type].login
 
@@ -62,7 +69,7 @@ class LoginBackend(HttpBackend):
     @property
     def degraded(self) -> str:
         """Why its calls fail although it may be called; "" when nothing is known against it."""
-        return str(getattr(self.login, "degraded", ""))
+        return self.login.degraded
 
     @property
     def keys(self) -> tuple[NamedKey | None, ...]:

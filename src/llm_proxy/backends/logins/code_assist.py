@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from llm_proxy.backends.transport import MemoryResponse, Response
+from llm_proxy.backends.logins.rereading import given, read_and_close
+from llm_proxy.backends.transport import Response
 from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import WireFault
@@ -50,13 +51,11 @@ _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 Piece = bytes | msgspec.Raw
 
 
-def wrapped(
-    body: bytes, *, model: str, project: str, prompt_id: str, salt: bytes, session_inside: bool = False
-) -> bytes:
+def wrapped(body: bytes, *, model: str, project: str, prompt_id: str, salt: bytes) -> bytes:
     """A generateContent body as Code Assist takes it. Members keep their bytes; those that it does not know are left out.
 
-    `project` "" leaves the field out. `salt` makes the session's id, which is that of the conversation, one of this installation;
-    `session_inside` puts it into the inner request. Raises FaultError (bad_request) for a body that is no JSON object.
+    `project` "" leaves the field out. `salt` makes the session's id, which is that of the conversation, one of this installation.
+    Raises FaultError (bad_request) for a body that is no JSON object.
     """
     try:
         members = _members(body)
@@ -65,15 +64,13 @@ def wrapped(
         raise FaultError(Fault(kind="bad_request", message=message, side="client")) from None
     known = {_SPELLINGS.get(name, name): value for name, value in members.items()}
     request: dict[str, Piece] = {name: value for name, value in known.items() if name in _MEMBERS}
-    session = b'"' + _session_id(known, salt).encode() + b'"'
+    # Inside the request, where Google's own CLI puts it (packages/core/src/code_assist/converter.ts of google-gemini/gemini-cli, 2026);
+    # the API refuses names that it does not know, and beside the request it knows none such.
+    request["session_id"] = b'"' + _session_id(known, salt).encode() + b'"'
     pieces: list[Piece] = [b'{"model":', wire_json.encode(model.removeprefix("models/"))]
     if project:
         pieces += [b',"project":', wire_json.encode(project)]
     pieces += [b',"user_prompt_id":', wire_json.encode(prompt_id)]
-    if session_inside:
-        request["session_id"] = session
-    else:
-        pieces += [b',"session_id":', session]
     # One list and one join: conversations are megabytes, and each further copy costs as much as reading them.
     pieces.append(b',"request":{')
     for number, (name, value) in enumerate(request.items()):
@@ -224,24 +221,12 @@ async def refused(response: Response, now: float) -> tuple[Response, bytes]:
 
     A 429 says in `retry-after` when the quota begins anew, where its body tells and its headers do not.
     """
-    try:
-        body = await response.read(_LARGEST_ERROR)
-    finally:
-        response.close()
+    body = await read_and_close(response, _LARGEST_ERROR)
     headers = list(response.headers)
     wait = quota_wait(body, now) if response.status == 429 else None
     if wait is not None and not any(name.lower() in ("retry-after", "retry-after-ms") for name, _ in headers):
         headers.append(("retry-after", str(max(1, math.ceil(wait)))))
     return given(response.status, headers, body), body
-
-
-def given(status: int, headers: list[tuple[str, str]], body: bytes) -> Response:
-    """An answer that has been read already."""
-
-    async def source() -> AsyncIterator[bytes]:
-        yield body
-
-    return MemoryResponse(status, headers, source())
 
 
 def quota_wait(body: bytes, now: float) -> float | None:

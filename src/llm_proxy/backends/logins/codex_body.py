@@ -43,10 +43,12 @@ _NOTHING: Final = (b"null", b'""', b"[]", b"{}")
 
 
 class Fitted(msgspec.Struct, frozen=True):
-    """`conversation`: the name of the conversation, fit for a header; the same in all its turns."""
+    """`conversation`: the name of the conversation, fit for a header; the same in all its turns. `losses`: what the client asked for and
+    is not sent, a sentence for each member."""
 
     body: bytes
     conversation: str
+    losses: tuple[str, ...] = ()
 
 
 class _Item(msgspec.Struct):
@@ -70,7 +72,8 @@ def fitted(body: bytes, able: Capabilities, refused: Collection[str] = ()) -> Fi
     except JsonFault as fault:
         raise bad_request(str(fault)) from None
     _check_references(members)
-    old: dict[str, Any] = dict.fromkeys(_unwanted(members, refused))
+    unwanted = _unwanted(members, refused)
+    old: dict[str, Any] = dict.fromkeys(unwanted)
     new: dict[str, Any] = {}
     _put(members, new, "stream", b"true", True)
     _put(members, new, "store", b"false", False)
@@ -89,7 +92,10 @@ def fitted(body: bytes, able: Capabilities, refused: Collection[str] = ()) -> Fi
         _put(members, new, "prompt_cache_key", msgspec.json.encode(key), key)
     _adapt_input(given, kinds, old, new)
     name = key if _PLAIN.fullmatch(key) else _uuid(key.encode("utf-8", "replace"))
-    return Fitted(rewrite(body, old, new), name)
+    lost = [member for member in unwanted if members[member] not in _NOTHING]
+    return Fitted(
+        rewrite(body, old, new), name, tuple(f"{member}: not taken by the ChatGPT service" for member in lost)
+    )
 
 
 def refused_member(body: bytes, sent: bytes) -> str:

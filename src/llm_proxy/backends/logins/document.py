@@ -49,7 +49,8 @@ class Document(msgspec.Struct, frozen=True):
 
 
 def find(candidates: Sequence[Path]) -> Path | None:
-    """The first candidate that is there, readable or not; a directory is none."""
+    """The first candidate that is there, whatever it is. A directory counts last, and not at all if another candidate lies in it."""
+    directory = None
     for path in candidates:
         try:
             if not stat.S_ISDIR(os.stat(path).st_mode):
@@ -57,7 +58,10 @@ def find(candidates: Sequence[Path]) -> Path | None:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
                 return path
-    return None
+            continue
+        if directory is None and all(path != other.parent for other in candidates):
+            directory = path
+    return directory
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -85,7 +89,10 @@ def _read_once(candidates: Sequence[Path]) -> Document:
     if path is None:
         return Document(problem="does not exist")
     try:
-        with path.open("rb") as file:
+        # Looked at before it is opened, because opening a device may do something; a pipe without a writer would make the open wait.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return Document(path=path, problem="is no regular file")
+        with open(path, "rb", opener=_without_waiting) as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 return Document(path=path, problem="is no regular file")
@@ -113,6 +120,10 @@ def _read_once(candidates: Sequence[Path]) -> Document:
     return msgspec.structs.replace(document, members=members)
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
 def merged(members: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """`members` with `values` laid over them, map by map; everything else stays as it was."""
     found = dict(members)
@@ -126,8 +137,8 @@ class Replacement:
     """A file that takes the place of `path` in one step. It is opened before the token endpoint is asked, so that a login which could
     not be kept is never renewed: the provider may have forgotten the old one by then.
 
-    `path` itself may be a link: what it leads to is replaced. Mode 0600 from the first byte on; the owner is kept where that is allowed.
-    Raises OSError.
+    `path` itself may be a link: what it leads to is replaced. Mode 0600 from the first byte on. The owner stays who it was: where that
+    is not allowed nothing is replaced, or the CLI could not read its own login any more. Raises OSError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,6 +148,21 @@ class Replacement:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._beside)
         self._file: int | None = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            self._keep_owner(self._file)
+        except OSError:
+            self.drop()
+            raise
+
+    def _keep_owner(self, file: int) -> None:
+        if os.name != "posix":
+            return
+        owner, own = os.stat(self._path), os.fstat(file)
+        if owner.st_uid != own.st_uid:
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        elif owner.st_gid != own.st_gid:
+            with contextlib.suppress(OSError):  # mode 0600: the group has no say
+                os.fchown(file, -1, owner.st_gid)
 
     def fill(self, members: Mapping[str, Any]) -> None:
         """Write all of it to the disk, still beside the file."""
@@ -148,10 +174,6 @@ class Replacement:
             data = data[os.write(self._file, data) :]
         if os.name == "posix":
             os.fchmod(self._file, 0o600)
-            with contextlib.suppress(OSError):
-                owner, own = os.stat(self._path), os.fstat(self._file)
-                if (owner.st_uid, owner.st_gid) != (own.st_uid, own.st_gid):
-                    os.fchown(self._file, owner.st_uid, owner.st_gid)
         os.fsync(self._file)
 
     def place(self) -> None:

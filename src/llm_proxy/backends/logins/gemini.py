@@ -10,19 +10,20 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Unpack
 
 from llm_proxy import dialects
 from llm_proxy.backends.base import Action, Call
 from llm_proxy.backends.logins import code_assist
-from llm_proxy.backends.logins.base import LoginBackend
-from llm_proxy.backends.logins.credential_file import credentials_fault
+from llm_proxy.backends.logins.base import Listing, LoginBackend
 from llm_proxy.backends.logins.daily import DailyCount
+from llm_proxy.backends.logins.faults import credentials_fault
 from llm_proxy.backends.logins.google_cloud import CloudLogin
 from llm_proxy.backends.logins.headers import with_user_agent_only
 from llm_proxy.backends.logins.login import Login, Token
 from llm_proxy.backends.logins.onboarding import Projects, Refused
 from llm_proxy.backends.logins.personal import personal_login
+from llm_proxy.backends.logins.rereading import given
 from llm_proxy.backends.transport import Credential, Endpoint, Response, Transport
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.conversation.fault import FaultError
@@ -46,16 +47,15 @@ class CodeAssistBackend(LoginBackend):
         daily: DailyCount | None = None,
         wall: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        **members: Any,
+        **listing: Unpack[Listing],
     ) -> None:
-        super().__init__(settings, transport, login, clock=clock, **members)
+        super().__init__(settings, transport, login, clock=clock, **listing)
         self._base = _with_version(parse_base_url(settings.base_url or self.row.base_url))
         self._projects = Projects(self._label, billed=billed, pause=pause)
         self._daily = daily
         self._wall = wall
         self._said = ""
         self._salt = secrets.token_bytes(16)
-        self._session_inside = False
 
     def supports(self, action: Action) -> bool:
         """Code Assist counts contents only, without tools and system text, so the proxy's own estimate is the better number."""
@@ -70,20 +70,13 @@ class CodeAssistBackend(LoginBackend):
         try:
             project = await self._projects.of(token.account, ask, token.access)
         except Refused as refused:
-            return code_assist.given(refused.status, refused.headers, refused.body)
+            return given(refused.status, refused.headers, refused.body)
         if self._daily is not None:
             self._daily.add()
         response = await self._generate(call, token, project)
         if 200 <= response.status < 300:
             return code_assist.Opened(response)
         answer, body = await code_assist.refused(response, self._wall())
-        if answer.status == 400 and b"session_id" in body and not self._session_inside:
-            # Some versions of the API know the session's id inside the request only, and name it when they refuse it outside.
-            self._session_inside = True
-            response = await self._generate(call, token, project)
-            if 200 <= response.status < 300:
-                return code_assist.Opened(response)
-            answer, body = await code_assist.refused(response, self._wall())
         if answer.status == 403:
             # The project may have been taken away. Google says why, and whoever is told of the login is told that, too.
             self._projects.forget(token.account)
@@ -105,7 +98,6 @@ class CodeAssistBackend(LoginBackend):
             project=project,
             prompt_id=call.request_id or str(uuid.uuid4()),
             salt=self._salt,
-            session_inside=self._session_inside,
         )
         headers = self._login_headers(call) | {"accept": "text/event-stream"}
         return await self._post(code_assist.GENERATE, headers, body, token)
@@ -146,14 +138,19 @@ def _with_version(base: BaseUrl) -> BaseUrl:
     return base if base.path.endswith(code_assist.PATH) else BaseUrl(base.origin, base.path + code_assist.PATH)
 
 
-def build_personal(settings: BackendSettings, transport: Transport, clock: Callable[[], float]) -> CodeAssistBackend:
+def build_personal(
+    settings: BackendSettings, transport: Transport, clock: Callable[[], float], **listing: Unpack[Listing]
+) -> CodeAssistBackend:
     """`gemini-cli-oauth-personal`."""
     daily = DailyCount(settings.id, settings.daily_request_limit, time.time)
-    return CodeAssistBackend(settings, transport, personal_login(settings, transport, clock), clock=clock, daily=daily)
+    login = personal_login(settings, transport, clock)
+    return CodeAssistBackend(settings, transport, login, clock=clock, daily=daily, **listing)
 
 
-def build_cloud(settings: BackendSettings, transport: Transport, clock: Callable[[], float]) -> CodeAssistBackend:
+def build_cloud(
+    settings: BackendSettings, transport: Transport, clock: Callable[[], float], **listing: Unpack[Listing]
+) -> CodeAssistBackend:
     """`gemini-cli-cloud-project`."""
     project = settings.gcp_project_id or ""
     login = CloudLogin(settings.id, project, settings.credentials_path)
-    return CodeAssistBackend(settings, transport, login, clock=clock, billed=project)
+    return CodeAssistBackend(settings, transport, login, clock=clock, billed=project, **listing)

@@ -114,7 +114,7 @@ class GeminiCli:
 
     def _program(self) -> str | None:
         """Its full path: the CLI runs in another directory than this process."""
-        found = shutil.which(self._executable, path=self._environ.get("PATH"))
+        found = shutil.which(os.path.expanduser(self._executable), path=self._environ.get("PATH"))
         return None if found is None else os.path.abspath(found)
 
 

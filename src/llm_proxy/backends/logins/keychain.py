@@ -12,11 +12,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from llm_proxy.backends.logins.credential_file import Unreadable, credentials_fault
+from llm_proxy.backends.logins.document import Unreadable
+from llm_proxy.backends.logins.faults import unusable_fault
 from llm_proxy.backends.logins.login import Token
+from llm_proxy.backends.logins.login_file import sendable
 from llm_proxy.conversation.fault import FaultError
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object
+from llm_proxy.wire.secrets import Secret
 
 PATIENCE: Final = 20.0  # seconds; a question to the user about access may stand open on the screen
 READ_AGAIN: Final = 30.0  # seconds between looks at an item that is good
@@ -78,6 +81,7 @@ class KeychainLogin:
         self._found: Token | None = None
         self._read_at = 0.0
         self._reading: asyncio.Task[None] | None = None
+        self._refused: Secret | None = None
         self._reason = ""
         self._elsewhere = platform != "darwin"
 
@@ -88,30 +92,40 @@ class KeychainLogin:
         return ""  # what was wrong last time may be mended: only reading tells
 
     @property
+    def degraded(self) -> str:
+        """Why calls fail although the item looks well; another item or a success ends it (BE-14)."""
+        if self._found is None or self._refused != self._found.access:
+            return ""
+        return f"the provider refuses the login in the keychain; run `{self._command}`."
+
+    @property
     def found(self) -> Token | None:
         return self._found
 
     async def token(self) -> Token:
         if self._elsewhere:
-            raise self._invalid(self.reason)
+            raise self._unusable(self.reason)
         now = self._clock()
         token = self._found
         if token is None or not self._good(token, now) or not 0 <= now - self._read_at < READ_AGAIN:
             await self._refresh()
             token = self._found
         if token is None:
-            raise self._invalid(f"{self._reason}; run `{self._command}`.")
+            raise self._unusable(f"{self._reason}; run `{self._command}`.")
         if not self._good(token, now):
-            raise self._invalid(f"the login in the keychain has expired; run `{self._command}`.")
+            raise self._unusable(f"the login in the keychain has expired; run `{self._command}`.")
         return token
 
     async def refused(self, token: Token) -> Token | None:
         await self._refresh()
         other = self._found
-        return other if other is not None and other.access != token.access else None
+        if other is not None and other.access != token.access:
+            return other
+        self._refused = token.access
+        return None
 
     def succeeded(self) -> None:
-        return None
+        self._refused = None
 
     async def close(self) -> None:
         if self._reading is not None:
@@ -129,7 +143,7 @@ class KeychainLogin:
 
     async def _look(self) -> None:
         try:
-            found = self._read(decode_object((await self._item(self._service)).strip()))
+            found = sendable(self._read(decode_object((await self._item(self._service)).strip())))
         except Unavailable as error:
             self._found, self._reason = None, str(error)
         except JsonFault:
@@ -139,5 +153,5 @@ class KeychainLogin:
         else:
             self._found, self._reason, self._read_at = found, "", self._clock()
 
-    def _invalid(self, reason: str) -> FaultError:
-        return credentials_fault(self._backend_id, reason)
+    def _unusable(self, reason: str) -> FaultError:
+        return unusable_fault(self._backend_id, reason)

@@ -33,12 +33,16 @@ class Login(Protocol):
         """Why it cannot be used now, a sentence that names the command which mends it; "" when it can. Quick: asked per request."""
 
     @property
+    def degraded(self) -> str:
+        """Why calls fail although it can be used as far as is known, for showing; "" for nothing. The next success ends it."""
+
+    @property
     def found(self) -> Token | None:
         """What was last read, for showing; None when there is nothing. Makes no call and reads nothing."""
 
     async def token(self) -> Token:
-        """A token that is good for the next minutes: renewed if it must be. Raises FaultError 502 with code
-        `<backend id>_credentials_invalid`, whose message names the command."""
+        """A token that is good for the next minutes: renewed if it must be. Raises FaultError, whose message names the command: 503
+        for a login that is not there, 502 with code `<backend id>_credentials_invalid` for one that cannot be renewed."""
 
     async def refused(self, token: Token) -> Token | None:
         """The provider answered 401 or 403 to `token`: another one to repeat the call with, once; None when there is none, and the

@@ -12,6 +12,7 @@ from llm_proxy.wire.secrets import Secret
 
 # Below, a moment is in seconds; above, in milliseconds: 10^11 s is the year 5138, 10^11 ms was 1973.
 _MILLISECONDS: Final = 1e11
+_LARGEST: Final = 10**18  # JSON knows integers that are larger than any float
 
 
 def text_of(members: object, name: str) -> str:
@@ -22,8 +23,9 @@ def text_of(members: object, name: str) -> str:
 
 def number_of(members: object, name: str) -> float | None:
     found = members.get(name) if isinstance(members, Mapping) else None
-    usable = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if usable and isinstance(found, int | float) else None
+    if not isinstance(found, int | float) or isinstance(found, bool) or abs(found) > _LARGEST:
+        return None
+    return float(found)
 
 
 def moment_of(members: object, name: str) -> float | None:

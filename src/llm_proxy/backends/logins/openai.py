@@ -6,27 +6,29 @@ plain OpenAI back end. Knows no client and no dialect beyond its name.
 
 from __future__ import annotations
 
-import binascii
 import os
 import time
-from base64 import urlsafe_b64decode
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 
 from llm_proxy.backends.base import Call, Redirect
 from llm_proxy.backends.logins import codex_body
-from llm_proxy.backends.logins.base import LoginBackend
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.base import Listing, LoginBackend
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.headers import merged_list, with_user_agent_only
+from llm_proxy.backends.logins.jwt import claims_of
 from llm_proxy.backends.logins.login import Login, Token
 from llm_proxy.backends.logins.members import number_of, secret_of, text_of
+from llm_proxy.backends.logins.places import expanded, home
+from llm_proxy.backends.logins.rereading import Lossy, read_already, read_and_close
 from llm_proxy.backends.logins.token_endpoint import renew
-from llm_proxy.backends.transport import Credential, MemoryResponse, Response, Transport
+from llm_proxy.backends.transport import Credential, Response, Transport
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.dialects.capabilities import Capabilities
 from llm_proxy.wire.secrets import Secret
@@ -51,18 +53,6 @@ _MOST_LEARNED: Final = 20
 
 
 # The file
-
-
-def claims_of(jwt: str) -> dict[str, Any]:
-    """What a token says of itself. The signature is the provider's to check; without a readable middle part: nothing."""
-    parts = jwt.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        found = msgspec.json.decode(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read(document: Mapping[str, Any]) -> Token:
@@ -90,7 +80,9 @@ def _is_word(text: str) -> bool:
 
 
 def refresh_token(document: Mapping[str, Any]) -> Secret | None:
-    return secret_of(document.get("tokens"), "refresh_token")
+    """None beside an API key: what would be renewed is not what is used."""
+    tokens = document.get("tokens")
+    return secret_of(tokens, "refresh_token") if text_of(tokens, "access_token") else None
 
 
 class Renewal:
@@ -118,8 +110,8 @@ def paths(settings: BackendSettings, environ: Mapping[str, str] | None = None) -
     """Where the file may be. A configured path is the file or its directory."""
     if settings.token_path is not None:
         return (settings.token_path, settings.token_path / "auth.json")
-    home = (os.environ if environ is None else environ).get("CODEX_HOME", "").strip()
-    return ((Path(home).expanduser() if home else Path.home() / ".codex") / "auth.json",)
+    own = (os.environ if environ is None else environ).get("CODEX_HOME", "").strip()
+    return ((expanded(own) if own else home() / ".codex") / "auth.json",)
 
 
 # The calls
@@ -137,8 +129,9 @@ class OpenAILogin(LoginBackend):
         clock: Callable[[], float],
         command: str = COMMAND,
         platform: str = PLATFORM,
+        **listing: Unpack[Listing],
     ) -> None:
-        super().__init__(settings, transport, login, clock=clock, command=command)
+        super().__init__(settings, transport, login, clock=clock, command=command, **listing)
         self._platform = self._base if settings.base_url else parse_base_url(platform)
         self._refused: deque[str] = deque(maxlen=_MOST_LEARNED)
         self._was_plain = False
@@ -189,11 +182,11 @@ class OpenAILogin(LoginBackend):
             if response.status == 429:
                 return await _with_reset(response)
             if response.status != 400:
-                return response
-            body = await _read_and_close(response)
+                return response if not fitted.losses else Lossy(response, fitted.losses)
+            body = await read_and_close(response, _LARGEST_REFUSAL)
             name = codex_body.refused_member(body, fitted.body)
             if not name or name in refused or len(refused) == _MOST_LEARNED:
-                return _memory(response, body)
+                return read_already(response, body)
             self._refused.append(name)  # one more that its own client never sends: without it from now on
 
 
@@ -201,26 +194,9 @@ def _is_key(token: Token) -> bool:
     return token.members.get("api_key") is True
 
 
-async def _read_and_close(response: Response) -> bytes:
-    try:
-        return await response.read(_LARGEST_REFUSAL)
-    finally:
-        response.close()
-
-
-def _memory(response: Response, body: bytes, *more: tuple[str, str]) -> MemoryResponse:
-    """An answer that was read, to be read once more."""
-
-    async def source() -> AsyncIterator[bytes]:
-        if body:
-            yield body
-
-    return MemoryResponse(response.status, [*response.headers, *more], source())
-
-
 async def _with_reset(response: Response) -> Response:
     """The service says in the body when its quota is there again (`usage_limit_reached`); a header tells the rest of the proxy."""
-    body = await _read_and_close(response)
+    body = await read_and_close(response, _LARGEST_REFUSAL)
     try:
         answer = msgspec.json.decode(body)
     except (ValueError, RecursionError):
@@ -230,11 +206,13 @@ async def _with_reset(response: Response) -> Response:
     if wait is None and moment is not None:
         wait = moment - time.time()
     if wait is not None and 0 < wait < 1e8:
-        return _memory(response, body, ("retry-after", str(int(wait) + 1)))
-    return _memory(response, body)
+        return read_already(response, body, ("retry-after", str(int(wait) + 1)))
+    return read_already(response, body)
 
 
-def build(settings: BackendSettings, transport: Transport, clock: Callable[[], float]) -> OpenAILogin:
+def build(
+    settings: BackendSettings, transport: Transport, clock: Callable[[], float], **listing: Unpack[Listing]
+) -> OpenAILogin:
     login = CredentialFile(
         settings.id,
         paths(settings),
@@ -245,4 +223,4 @@ def build(settings: BackendSettings, transport: Transport, clock: Callable[[], f
         read_only=settings.refresh == "read-only",
         early=EARLY,
     )
-    return OpenAILogin(settings, transport, login, clock=clock, command=COMMAND)
+    return OpenAILogin(settings, transport, login, clock=clock, command=COMMAND, **listing)

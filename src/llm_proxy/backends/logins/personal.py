@@ -7,21 +7,21 @@ Owns what stands in `oauth_creds.json` and when the CLI is asked to renew it. Th
 from __future__ import annotations
 
 import asyncio
-import binascii
 import hashlib
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from llm_proxy.backends.logins.credential_file import CredentialFile, Refresher, credentials_fault
+from llm_proxy.backends.logins.credential_file import CredentialFile
 from llm_proxy.backends.logins.document import Unreadable
+from llm_proxy.backends.logins.faults import credentials_fault, unusable_fault
 from llm_proxy.backends.logins.gemini_cli import GeminiCli
+from llm_proxy.backends.logins.jwt import claims_of
 from llm_proxy.backends.logins.login import Login, Token
 from llm_proxy.backends.logins.members import end_of, moment_of, secret_of, text_of
+from llm_proxy.backends.logins.places import home
+from llm_proxy.backends.logins.renewal import Refresher
 from llm_proxy.backends.logins.token_endpoint import renew
 from llm_proxy.backends.transport import Transport
 from llm_proxy.config.backends import BackendSettings
@@ -48,7 +48,7 @@ def read(document: Mapping[str, Any]) -> Token:
     for name, value in (("access_token", access), ("refresh_token", refresh)):
         if not value:
             raise Unreadable(f"has no `{name}`")
-    claims = _claims_of(text_of(document, "id_token"))
+    claims = claims_of(text_of(document, "id_token"))
     return Token(
         access=Secret(access),
         expires=moment_of(document, "expiry_date"),
@@ -60,18 +60,6 @@ def read(document: Mapping[str, Any]) -> Token:
 
 def refresh_token(document: Mapping[str, Any]) -> Secret | None:
     return secret_of(document, "refresh_token")
-
-
-def _claims_of(jwt: str) -> dict[str, Any]:
-    """What an id token says. Its signature is the issuer's to check: nothing here trusts it."""
-    parts = jwt.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        found = msgspec.json.decode(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def refresher(
@@ -106,7 +94,7 @@ def paths(token_path: Path | None) -> tuple[Path, ...]:
     """Where the file may be. A configured path is the file or its directory."""
     if token_path is not None:
         return (token_path, token_path / FILE)
-    return (Path.home() / ".gemini" / FILE,)
+    return (home() / ".gemini" / FILE,)
 
 
 # Renewal by the CLI
@@ -147,7 +135,7 @@ class CliLogin:
         await asyncio.to_thread(self._file.look)
         token = self._file.found
         if token is None or self.reason:
-            raise credentials_fault(self._file.backend, self._file.reason)
+            raise unusable_fault(self._file.backend, self._file.reason)
         left = self._left(token)
         if left > SOON:
             return token

@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from llm_proxy.backends.base import Call, Limits
-from llm_proxy.backends.logins.base import LoginBackend
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.http import LOOP_GUARD
+from llm_proxy.backends.logins.base import Listing, LoginBackend
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.headers import with_user_agent_only
 from llm_proxy.backends.logins.login import Token
 from llm_proxy.backends.logins.members import end_of, moment_of, secret_of, text_of
+from llm_proxy.backends.logins.places import home
 from llm_proxy.backends.logins.token_endpoint import renew
 from llm_proxy.backends.transport import Credential, Transport
 from llm_proxy.config.backends import BackendSettings
@@ -56,12 +59,15 @@ def base_of(place: str) -> BaseUrl:
     Only https, but for servers on this machine: the token is sent there.
     """
     found = parse_base_url((place if "://" in place else f"https://{place}").rstrip("/"))
-    here = found.origin.ip is not None and address_class(found.origin.ip) == "loopback"
-    if found.origin.scheme != "https" and not here:
+    if found.origin.scheme != "https" and not _is_here(found):
         raise UrlFault("it is not https")
     if found.path.endswith("/v1"):
         return found
     return parse_base_url(f"{found.origin}{found.path}/v1")
+
+
+def _is_here(base: BaseUrl) -> bool:
+    return base.origin.ip is not None and address_class(base.origin.ip) == "loopback"
 
 
 def refresh_token(document: Mapping[str, Any]) -> Secret | None:
@@ -93,7 +99,7 @@ def paths(settings: BackendSettings) -> tuple[Path, ...]:
     """Where the file may be. A configured path is the file or its directory."""
     if (own := settings.token_path) is not None:
         return (own, own / "oauth_creds.json")
-    return (Path.home() / ".qwen" / "oauth_creds.json",)
+    return (home() / ".qwen" / "oauth_creds.json",)
 
 
 # The calls
@@ -115,13 +121,18 @@ class QwenLogin(LoginBackend):
         return base_of(place) if place and self.settings.base_url is None else self._base
 
     def headers_of(self, call: Call, token: Token) -> dict[str, str]:
-        return self._call_headers(with_user_agent_only(call, self._identity))
+        headers = self._call_headers(with_user_agent_only(call, self._identity))
+        if call.loop_guard and _is_here(self.base_of(token)):
+            headers[LOOP_GUARD] = call.loop_guard  # the login may name this very proxy (BE-05)
+        return headers
 
     def credentials_of(self, token: Token, base: BaseUrl) -> tuple[Credential, ...]:
         return (Credential("authorization", token.access, base.origin, "Bearer "),)
 
 
-def build(settings: BackendSettings, transport: Transport, clock: Callable[[], float]) -> QwenLogin:
+def build(
+    settings: BackendSettings, transport: Transport, clock: Callable[[], float], **listing: Unpack[Listing]
+) -> QwenLogin:
     user_agent = settings.identity.user_agent.value(lambda name: "")
     login = CredentialFile(
         settings.id,
@@ -133,4 +144,4 @@ def build(settings: BackendSettings, transport: Transport, clock: Callable[[], f
         read_only=settings.refresh == "read-only",
         early=EARLY,
     )
-    return QwenLogin(settings, transport, login, clock=clock, command=COMMAND)
+    return QwenLogin(settings, transport, login, clock=clock, command=COMMAND, **listing)

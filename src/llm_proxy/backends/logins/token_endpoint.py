@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from llm_proxy.backends.logins.credential_file import Revoked, Unreachable
+from llm_proxy.backends.logins.renewal import Revoked, Unreachable
 from llm_proxy.backends.transport import Transport, endpoint
 from llm_proxy.wire.faults import JsonFault
 from llm_proxy.wire.json import decode_object, encode

@@ -1,6 +1,6 @@
 """A vendor's CLI that knows of nobody else: logs in, renews, and writes its file in place or whole, until it is killed.
 
-`python cli.py FILE CLOCK URL SEED`
+`python cli.py FILE CLOCK URL SEED IN_PLACE`, the last being the share of its writes that are no replacements
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def post(url: str, fields: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def write(path: Path, document: dict[str, Any], dice: random.Random) -> None:
+def write(path: Path, document: dict[str, Any], dice: random.Random, in_place: float) -> None:
     text = json.dumps(document)
-    if dice.random() < 0.5:
+    if dice.random() < in_place:
         with path.open("w") as file:
             file.write(text[: len(text) // 2])
             file.flush()
@@ -44,7 +44,7 @@ def write(path: Path, document: dict[str, Any], dice: random.Random) -> None:
     os.replace(other, path)
 
 
-def act(path: Path, clock: Path, url: str, dice: random.Random) -> None:
+def act(path: Path, clock: Path, url: str, dice: random.Random, in_place: float) -> None:
     if dice.random() < 0.3:
         found = post(f"{url}/login", {})
     else:
@@ -56,15 +56,15 @@ def act(path: Path, clock: Path, url: str, dice: random.Random) -> None:
             return
         found = post(f"{url}/token", {"refresh_token": document["refresh_token"]})
     if found is not None:
-        write(path, {"of": "the CLI"} | found, dice)
+        write(path, {"of": "the CLI"} | found, dice, in_place)
 
 
-def main(path: str, clock: str, url: str, seed: str) -> None:
+def main(path: str, clock: str, url: str, seed: str, in_place: str) -> None:
     dice = random.Random(int(seed))
     print("ready", flush=True)
     while True:
-        time.sleep(dice.random() * 0.02)
-        act(Path(path), Path(clock), url, dice)
+        time.sleep(dice.random() * 0.01)
+        act(Path(path), Path(clock), url, dice, float(in_place))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_proxy.backends.logins.credential_file import CredentialFile, Unreadable
+from llm_proxy.backends.logins.credential_file import CredentialFile
+from llm_proxy.backends.logins.document import Unreadable
 from llm_proxy.backends.logins.login import Token
 from llm_proxy.backends.logins.token_endpoint import renew
 from llm_proxy.backends.transport import Transport
@@ -46,7 +47,7 @@ async def serve(path: Path, clock: Path, url: str) -> None:
         try:
             print((await login.token()).access.reveal(), flush=True)
         except FaultError as error:
-            print(f"fault {error.fault.code} {error.fault.message}", flush=True)
+            print(f"fault {error.fault.detail['code']} {error.fault.message}", flush=True)
     await login.close()
     await transport.close()
 

@@ -66,6 +66,11 @@ class Provider:
         self._server.server_close()
         self._thread.join()
 
+    @property
+    def issued(self) -> int:
+        """How many logins and renewals it has given; each is written to the file, unless its writer is killed or finds a newer one."""
+        return len(self._grants)
+
     def now(self) -> float:
         return float(self.clock.read_text())
 
