@@ -187,6 +187,7 @@ class House:
                 fallback_models=settings.fallback_models,
                 before=before.backends if before is not None else None,
                 dangerous=self._forbids,
+                private=_own_files(settings),
             ),
             keyring=self._keyring,
             features=rooms(self._needs(settings, usage, secrets)),
@@ -322,6 +323,12 @@ class House:
         await self.gateway.backends.close()
         for transport in (*self._old_transports, self.transport):
             await transport.close()
+
+
+def _own_files(settings: Settings) -> tuple[Path, ...]:
+    """What no agent that runs here may see: keys stand in it. Of what was looked for, only what is there: another agent's project may
+    lie in a directory that holds no configuration."""
+    return (settings.data_dir, settings.state_file, *(file for file in settings.files if file.is_file()))
 
 
 def _load(reloader: Reloader) -> tuple[Settings, SavedState]:

@@ -7,6 +7,7 @@ where /proc tells which processes are left.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import sys
@@ -20,6 +21,7 @@ from typing import Any, Final
 import openai
 import pytest
 
+from llm_proxy.backends.acp.sandbox import Sandbox
 from tests.agents.clients import GEMINI_CLI, KEY, Setting
 from tests.agents.errand import CONTENT, THOUGHT, Call, Say, Tool
 from tests.agents.programs import Running, environment, install_npm, started
@@ -50,12 +52,16 @@ class Model:
 
     folder: Path
     asked: list[Received] = field(default_factory=list)
+    refusal: Reply | None = None
+    """Its answer to whatever it is asked."""
 
     def answer(self, request: Received) -> Reply:
         provider = PROVIDERS["gemini"]
         ask = provider.read(request)
         if ask is None:
             return provider.serve_other(request)
+        if self.refusal is not None:
+            return self.refusal
         last = request.json["contents"][-1]
         if any("functionResponse" in part for part in last["parts"]):
             return provider.write(ask, Say(DONE))
@@ -140,13 +146,13 @@ def until(condition: Callable[[], object], within: float) -> float:
 
 
 @contextmanager
-def scene_in(place: Path, **options: Any) -> Iterator[Scene]:
-    """`options` are the back end's."""
+def scene_in(place: Path, refusal: Reply | None = None, **options: Any) -> Iterator[Scene]:
+    """`options` are the back end's, `refusal` its model's."""
     commands = install_npm()
     home, project = place / f"home-{secrets.token_hex(4)}", place / "project"
     project.mkdir()
     (project / "notes.txt").write_text("one\n")
-    model = Model(project)
+    model = Model(project, refusal=refusal)
     with upstream_in_thread(model.answer) as upstream:
         _write_home(home, upstream.url)
         backend = {"gemini_cli_executable": str(commands / "gemini"), "project_dir": str(project), "model": MODEL}
@@ -239,14 +245,41 @@ def test_a_command_that_runs_ends_with_the_client(scene: Scene) -> None:
     until(lambda: scene.agents() == others, 6.0)
 
 
-@pytest.mark.parametrize("accepts", [True, False])
-def test_auto_accept_allows_all_or_nothing(tmp_path: Path, accepts: bool) -> None:
-    with scene_in(tmp_path, auto_accept=accepts) as scene:
+@pytest.mark.parametrize(("accepts", "sandbox"), [(True, "off"), (True, "required"), (False, "required")])
+def test_auto_accept_allows_all_or_nothing_and_the_sandbox_holds_in_any_case(
+    tmp_path: Path, accepts: bool, sandbox: str
+) -> None:
+    if sandbox == "required" and Sandbox("it", "auto", {"PATH": os.environ["PATH"]}).means == "none":
+        pytest.skip("this host offers neither bubblewrap nor Landlock")
+    with scene_in(tmp_path, auto_accept=accepts, sandbox=sandbox) as scene:
         written, _ = scene.ask(WRITE)
         assert (scene.project / "errand.txt").exists() is accepts
         assert ("not allowed" in written) is not accepts
         scene.ask(OUTSIDE, session="outside")
-        assert (tmp_path / "beside.txt").exists() is accepts
+        assert (tmp_path / "beside.txt").exists() is (accepts and sandbox == "off")
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected"),
+    [
+        (429, "You exceeded your current quota.", 429),
+        (400, "Invalid value at 'contents'.", 400),
+        (400, "API key not valid. Please pass a valid API key.", 502),
+        (404, "models/x is not found for API version v1beta", 502),
+    ],
+)
+def test_what_its_model_refuses_is_told_with_a_sensible_status(
+    tmp_path: Path, status: int, said: str, expected: int
+) -> None:
+    limit = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "RequestsPerDay"}]}
+    error = {"code": status, "message": said, "status": "REFUSED", "details": [limit] if status == 429 else []}
+    body = json.dumps({"error": error}).encode()
+    with scene_in(tmp_path, Reply(status, [("content-type", "application/json")], body)) as scene:
+        with pytest.raises(openai.APIStatusError) as caught:
+            scene.ask(WRITE)
+        assert caught.value.status_code == expected
+        if status == 429:
+            assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
 def test_without_a_google_login_the_error_names_the_command_at_once(tmp_path: Path) -> None:

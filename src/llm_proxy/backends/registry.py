@@ -7,8 +7,9 @@ Owns which instances exist and their order. Knows no request and makes no call.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_proxy.backends.base import Backend
@@ -39,7 +40,8 @@ class Backends:
 
     `before` are those of the configuration that this one replaces: instances with equal settings go on, with what they have
     learned. `default` is the configured id, None for the first functional one. `fallback_models`: id -> models shown
-    when a provider's list cannot be read. `dangerous` says of a command line whether an agent that runs here must not run it unasked.
+    when a provider's list cannot be read. `dangerous` says of a command line whether an agent that runs here must not run it unasked;
+    `private` are files and directories that it must not see.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Backends:
         clock: Callable[[], float] = time.monotonic,
         before: Backends | None = None,
         dangerous: Callable[[str], bool] | None = None,
+        private: Sequence[Path] = (),
     ) -> None:
         self._settings = {id.lower(): instance for id, instance in settings.items()}
         for type_ in TABLE_ORDER:
@@ -63,11 +66,12 @@ class Backends:
         self._fallback_models = fallback_models or {}
         self._clock = clock
         self._dangerous = dangerous
+        self._private = tuple(private)
         self._built: dict[str, Backend] = {} if before is None else before._kept(self)
 
     def _kept(self, after: Backends) -> dict[str, Backend]:
         """What is built and the same in `after`."""
-        if (self._transport, self._list_ttl) != (after._transport, after._list_ttl):
+        if (self._transport, self._list_ttl, self._private) != (after._transport, after._list_ttl, after._private):
             return {}
         return {
             id: backend
@@ -108,7 +112,7 @@ class Backends:
                 "fallback_models": self._fallback_models.get(settings.id, ()),
             }
             if settings.type == "gemini-cli-acp":  # its models are those of the program
-                more = {"dangerous": self._dangerous} if self._dangerous else {}
+                more = {"private": self._private} | ({"dangerous": self._dangerous} if self._dangerous else {})
             made: Backend = build(settings, self._transport, self._clock, **more)
             return made
         from llm_proxy.backends.http import HttpBackend

@@ -119,6 +119,10 @@ class BackendOptions(OptionGroup, title="One back-end instance"):
         words=("safe",),
         help="what the agent may do unasked: `safe` refuses dangerous commands and paths outside its directory (gemini-cli-acp)",
     )
+    sandbox: Literal["auto", "off", "required"] = option(
+        "auto",
+        help="walls around the agent: as far as the host allows, none, or no agent without them (gemini-cli-acp)",
+    )
     process_timeout: float = option(
         300.0, above=0, unit="seconds", help="longest silence of the agent (gemini-cli-acp)"
     )
@@ -178,6 +182,7 @@ class BackendSettings(msgspec.Struct, frozen=True, kw_only=True):
     gemini_cli_executable: str = "gemini"
     model: str = "gemini-2.5-flash"
     auto_accept: str | bool = "safe"
+    sandbox: str = "auto"
     process_timeout: float = 300.0
     idle_timeout: float = 3600.0
 
@@ -553,6 +558,7 @@ _PLAIN: Final = (
     "gemini_cli_executable",
     "model",
     "auto_accept",
+    "sandbox",
     "process_timeout",
     "idle_timeout",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.acp.house import House, living
+from tests.backends.acp.house import House
 
 
 @pytest.fixture
@@ -19,6 +19,4 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     yield house
     for backend in house.backends:
         await backend.close()
-    left = [entry["pid"] for entry in house.starts if living(entry["pid"])]
-    left += [entry["child"] for entry in house.journal if "child" in entry and living(entry["child"])]
-    assert not left
+    assert house.left() == {}

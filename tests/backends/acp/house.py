@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import msgspec
 
 from llm_proxy.backends.acp.backend import AcpBackend
+from llm_proxy.backends.acp.sandbox import Mode
 from llm_proxy.backends.base import Call
 from llm_proxy.backends.transport import Response
 from tests.backends.settings import backend_settings
@@ -48,42 +51,79 @@ def permission(**card: Any) -> Step:
 
 
 class House:
-    """`script` members as in `scripted_agent.py`; `options` of the back end."""
+    """`script` members as in `scripted_agent.py`; `options` of the back end. What the agent writes down is its own state, at home, which
+    it may write in the sandbox too. `sandbox`: of its back ends unless they say otherwise; `means`: where bubblewrap is looked for.
+    """
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, sandbox: Mode = "auto", path: str | None = None) -> None:
         self.place = place
-        self.bin = place / "bin"
+        self.sandbox = sandbox
+        self.path = os.environ["PATH"] if path is None else path
+        self.bin = place / "programs"
         self.project = place / "project"
+        self.home = place / "home"
+        self.state = self.home / ".gemini"
         self.bin.mkdir()
         self.project.mkdir()
+        self.state.mkdir(parents=True)
         self.executable = self.bin / "gemini"
-        run = f"runpy.run_path({str(SCRIPTED)!r}, {{'PLACE': {str(self.bin)!r}}})"
+        script = self.bin / SCRIPTED.name
+        for source in (SCRIPTED, SCRIPTED.with_name("escapes.py")):
+            shutil.copyfile(source, self.bin / source.name)
+        run = f"runpy.run_path({str(script)!r}, {{'PLACE': {str(self.state)!r}}})"
         self.executable.write_text(f"#!{sys.executable} -ISu\nimport runpy\n{run}\n")
         self.executable.chmod(0o700)
         self.backends: list[AcpBackend] = []
         self.script()
 
     def script(self, *prompts: list[Step], **members: Any) -> None:
-        (self.bin / "script.json").write_text(json.dumps({"prompts": prompts, **members}))
+        (self.state / "script.json").write_text(json.dumps({"prompts": prompts, **members}))
 
     def backend(self, **options: Any) -> AcpBackend:
         settings = {
             "executable": str(self.executable),
             "project_dir": self.project,
             "dangerous": lambda command: "rm -rf" in command,
+            "sandbox": self.sandbox,
+            "environ": self.environ,
         }
         instance = backend_settings("gemini-cli-acp", mentioned=True)
-        backend = AcpBackend(instance, **{**settings, "environ": os.environ, **options})
+        backend = AcpBackend(instance, **{**settings, **options})
         self.backends.append(backend)
         return backend
 
     @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.home), "PATH": self.path}
+
+    @property
     def journal(self) -> list[dict[str, Any]]:
         try:
-            text = (self.bin / "journal.jsonl").read_text(encoding="utf-8")
+            text = (self.state / "journal.jsonl").read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in text.splitlines()]
+
+    def left(self) -> dict[int, str]:
+        """Living processes of the agents, launchers and children included: they all have our place in their command line, and numbers of
+        their own where they have a namespace of their own.
+        """
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if str(self.place) + "/" in command and living(int(entry.name)):
+                    found[int(entry.name)] = command
+        return found
+
+    def alive(self, start: int) -> bool:
+        """Is anything left of the agent that was started as that of this number."""
+        mark = f"LLM_PROXY_AGENT={self.starts[start]['environ']['LLM_PROXY_AGENT']}".encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0") and living(int(entry.name)):
+                    return True
+        return False
 
     @property
     def starts(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def receive() -> dict[str, Any]:
 
 def play(steps: list[dict[str, Any]], id: object) -> None:
     """`update`: a notification · `ask`: [method, params], the answer goes into the journal · `raw`: a line as it is · `spawn`: a child,
-    `apart` from our group · `wait`: for a message of that method · `exit`: at once · `error`, `result`: of the prompt.
+    `apart` from our group · `flee`: so many daemons · `attempt`: these ways of `escapes.py` · `work`: what agents do ·
+    `wait`: for a message of that method · `exit`: at once · `error`, `result`: of the prompt.
     """
     asked = 0
     for step in steps:
@@ -57,9 +59,21 @@ def play(steps: list[dict[str, Any]], id: object) -> None:
             case {"spawn": apart}:
                 # It leaves our group and session, and forgets its parent, where it is to be `apart`.
                 child = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", SLEEPER], start_new_session=apart, close_fds=apart
+                    [sys.executable, "-I", "-S", "-c", SLEEPER, str(HERE)], start_new_session=apart, close_fds=apart
                 )
                 note(child=child.pid)
+            case {"work": _}:
+                note(work={name: work(act) for name, act in WORK.items()})
+            case {"flee": number}:
+                for _ in range(number):
+                    flee()
+            case {"attempt": ways, "given": given}:
+                escapes = runpy.run_path(str(Path(__file__).with_name("escapes.py")))
+                for way in ways:
+                    if (child := os.fork()) == 0:  # what it does to itself is its own
+                        note(way=way, gave=escapes["attempt"](way, given))
+                        os._exit(0)
+                    os.waitpid(child, 0)
             case {"wait": method}:
                 while receive().get("method") != method:
                     pass
@@ -76,7 +90,42 @@ def play(steps: list[dict[str, Any]], id: object) -> None:
     send({"id": id, "result": {"stopReason": "end_turn"}})
 
 
+def make_folder_and_file() -> None:
+    os.mkdir("made")
+    Path("made", "temporary").write_text("ok")
+    os.replace("made/temporary", "made/file")
+
+
+WORK = {
+    "temporary": lambda: Path(os.environ["TMPDIR"], "file").write_text("ok"),
+    "cache": lambda: os.makedirs(os.environ["XDG_CACHE_HOME"]),
+    "project": make_folder_and_file,
+    "state": lambda: (HERE / "own").write_text("ok"),
+    "program": lambda: Path(sys.argv[0]).read_text(),
+    "processes": lambda: subprocess.run("cat /proc/self/status | tail -1 > /dev/null", shell=True, check=True),
+}
+
+
+def work(act: Any) -> str:
+    try:
+        act()
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return "ok"
+
+
 SLEEPER = "import time; time.sleep(60)"
+STUBBORN = "import signal, time; [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; print(end='', flush=True); time.sleep(60)"
+
+
+def flee() -> None:
+    """A daemon as they are made: of another session, adopted by another parent, without our environment, deaf to polite signals."""
+    if (child := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", STUBBORN, str(HERE)], {})
+        os._exit(0)
+    os.waitpid(child, 0)
 
 
 def main() -> None:

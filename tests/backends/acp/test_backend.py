@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.conversation.fault import FaultError
-from tests.backends.acp.house import House, ask, call, frames, living, say, think, until, whole
+from tests.backends.acp.house import House, ask, call, frames, say, think, until, whole
 
 
 async def test_two_chunks_are_streamed_and_end_with_stop(house: House) -> None:
@@ -31,7 +31,7 @@ async def test_it_is_started_and_greeted_as_the_protocol_wants(house: House) -> 
     (start,) = house.starts
     assert start["argv"] == ["--experimental-acp", "--model", "gemini-2.5-flash"]
     assert start["cwd"] == str(house.project.resolve())
-    assert start["group"] == start["pid"]
+    assert start["group"] not in (start["pid"], os.getpgrp())
     (greeting,) = house.got("initialize")
     assert greeting["protocolVersion"] == 1
     assert greeting["clientCapabilities"] == {"fs": {"readTextFile": True, "writeTextFile": True}, "terminal": False}
@@ -175,7 +175,7 @@ async def test_an_edited_conversation_is_told_anew_to_a_new_process(house: House
     await ask(backend, "Q1 edited")
     assert house.told() == ["Q1", "Q1 edited", "Q1 edited"]
     assert len(house.starts) == 3
-    assert [living(start["pid"]) for start in house.starts] == [False, False, True]
+    assert [house.alive(number) for number in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize("text", ["/extensions install x", "$skill", "\n /memory", "\ufeff/memory", "!ls"])
@@ -274,12 +274,11 @@ GEMINI_CLI: dict[str, Any] = {
 async def test_the_login_that_the_clis_user_chose_is_not_replaced(
     house: House, settings: str | None, asked: int
 ) -> None:
-    (house.place / ".gemini").mkdir()
     if settings is not None:
-        (house.place / ".gemini" / "settings.json").write_text(settings)
+        (house.state / "settings.json").write_text(settings)
     house.script([say("ok")], login_after=2, about=GEMINI_CLI)
     with pytest.raises(FaultError, match="no valid login"):
-        await house.backend(environ={**os.environ, "HOME": str(house.place)}).open(call("Hi"))
+        await house.backend().open(call("Hi"))
     assert len(house.got("authenticate")) == asked
 
 
@@ -302,7 +301,7 @@ async def test_a_login_that_is_revoked_in_the_middle_of_a_turn_ends_it(house: Ho
     with pytest.raises(FaultError, match="no valid login"):
         await asyncio.wait_for(response.read(), 10.0)
     response.close()
-    await until(lambda: not living(house.starts[0]["pid"]))
+    await until(lambda: not house.alive(0))
 
 
 @pytest.mark.parametrize(("about", "member"), [(GEMINI_CLI, "result"), ({}, "error")])
@@ -351,7 +350,18 @@ async def test_an_executable_that_appears_is_found(house: House) -> None:
     ("error", "kind", "status"),
     [
         ({"code": 429, "message": "Rate limit exceeded. Try again later."}, "rate_limit", 429),
+        ({"code": 500, "message": "You have exhausted your daily quota on this model."}, "rate_limit", 429),
+        ({"code": 400, "message": '{"error":{"code":400,"message":"Bad contents."}}'}, "bad_request", 400),
+        ({"code": 400, "message": "API key not valid. Please pass a valid API key."}, "upstream_auth", 502),
         ({"code": 401, "message": "no"}, "upstream_auth", 502),
+        ({"code": 403, "message": "no"}, "upstream_auth", 502),
+        ({"code": -32000, "message": "Authentication required"}, "upstream_auth", 502),
+        ({"code": 404, "message": "models/x is not found"}, "not_found", 404),
+        ({"code": 413, "message": "too large"}, "too_large", 413),
+        ({"code": 500, "message": "An internal error has occurred."}, "upstream", 502),
+        ({"code": 503, "message": "The model is overloaded."}, "overloaded", 503),
+        ({"code": -32602, "message": "Invalid params"}, "upstream", 502),
+        ({"code": -32601, "message": "Method not found"}, "upstream", 502),
         ({"code": -32603, "message": "Internal error", "data": {"details": "it\nbroke"}}, "upstream", 502),
         ("nonsense", "upstream", 502),
     ],
@@ -363,6 +373,31 @@ async def test_errors_of_the_agent_are_errors_of_the_call(house: House, error: A
         await backend.open(call("Hi"))
     assert (caught.value.fault.kind, caught.value.fault.status_code) == (kind, status)
     await until(lambda: not backend.running)
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("You exceeded your current quota. Please retry in 34.5s.", 34.5),
+        ("Your quota will reset after 18h40m51s.", 18 * 3600 + 40 * 60 + 51),
+        ("Your quota will reset after 5m.", 300.0),
+        ('{"error":{"message":"Quota.","details":[{"retryDelay": "12s"}]}}', 12.0),
+        ("Retry-After: 7", 7.0),
+        ("x" * 1000 + " Please retry in 3s.", 3.0),
+        ("retry in 9999999s", 7 * 86400.0),
+        ("Rate limit exceeded. Try again later.", None),
+        ("Please retry in a while.", None),
+    ],
+)
+async def test_a_limit_says_when_to_come_again_where_the_agent_does(
+    house: House, message: str, seconds: float | None
+) -> None:
+    house.script([{"error": {"code": 429, "message": message}}])
+    with pytest.raises(FaultError) as caught:
+        await house.backend().open(call("Hi"))
+    fault = caught.value.fault
+    assert (fault.status_code, fault.retry_after) == (429, seconds)
+    assert len(fault.message) < 500
 
 
 async def test_an_agent_that_ends_in_mid_answer_breaks_the_stream(house: House) -> None:
@@ -404,7 +439,7 @@ async def test_an_agent_with_nothing_to_do_ends_after_the_idle_time(house: House
     house.script([say("ok")])
     backend = house.backend(idle_timeout=0.05)
     await ask(backend, "Hi")
-    await until(lambda: not backend.running and not living(house.starts[0]["pid"]))
+    await until(lambda: not backend.running and not house.alive(0))
 
 
 async def test_the_end_of_a_session_ends_its_agents(house: House) -> None:
@@ -413,8 +448,8 @@ async def test_the_end_of_a_session_ends_its_agents(house: House) -> None:
     await ask(backend, "Hi", session="one")
     await ask(backend, "Hi", session="two")
     backend.end_session("one")
-    await until(lambda: not living(house.starts[0]["pid"]))
-    assert living(house.starts[1]["pid"]) and len(backend.running) == 1
+    await until(lambda: not house.alive(0))
+    assert house.alive(1) and len(backend.running) == 1
 
 
 async def test_tools_of_the_client_are_not_passed(house: House) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.acp.house import House, living, permission, say, think
+from tests.backends.acp.house import House, permission, say, think
 from tests.e2e.asking import PROTOCOLS, body_of, path_of, tools_of
 from tests.e2e.asking import started as proxy_started
 from tests.server.process import Proxy
@@ -27,9 +27,11 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, Hou
         pytest.skip("looks at /proc to see which processes are left")
     house = House(tmp_path_factory.mktemp("acp"))
     options = {"gemini_cli_executable": str(house.executable), "project_dir": str(house.project), "auto_accept": False}
-    with proxy_started(config={"backends": {"gemini-cli-acp": options}}) as proxy:
+    with proxy_started(
+        config={"backends": {"gemini-cli-acp": options}}, environment={"HOME": str(house.home)}
+    ) as proxy:
         yield proxy, house
-    assert not [entry["pid"] for entry in house.starts if living(entry["pid"])]
+    assert house.left() == {}
 
 
 # Clients of these two get reasoning or usage when they ask for it.
@@ -94,7 +96,7 @@ def test_a_client_that_leaves_leaves_no_process(scene: tuple[Proxy, House], stre
         if stream:
             assert client.recv(4096)
     wait(lambda: len(house.got("session/cancel")) == before + 1)
-    wait(lambda: not living(house.starts[-1]["pid"]))
+    wait(lambda: not house.alive(-1))
 
 
 def test_nothing_that_a_client_sends_names_the_executable(scene: tuple[Proxy, House], tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_project_dir_typed_in_the_chat_is_where_the_next_prompt_runs(
     chosen.mkdir()
     ask(proxy, f"!/project-dir({chosen})", session, (begin, {"role": "assistant", "content": "ok"}))
     ask(proxy, "again", session, (begin, {"role": "assistant", "content": "ok"}))
-    assert house.starts[-1]["pid"] != before["pid"]
+    assert house.starts[-1]["environ"]["LLM_PROXY_AGENT"] != before["environ"]["LLM_PROXY_AGENT"]
     assert house.starts[-1]["cwd"] == str(chosen)
 
 
@@ -145,20 +147,22 @@ def test_a_session_keeps_its_agent_and_its_end_ends_it(scene: tuple[Proxy, House
     house.script([say("ok")], [say("ok")])
     begin = {"role": "user", "content": "begin kept"}
     ask(proxy, "begin kept", "kept")
-    process = house.starts[-1]["pid"]
+    started = len(house.starts)
     ask(proxy, "go on", "kept", (begin, {"role": "assistant", "content": "ok"}))
-    assert house.starts[-1]["pid"] == process
+    assert len(house.starts) == started
     assert house.told()[-1] == "go on"  # what came before, it knows
     ask(proxy, "begin other", "other")
-    assert house.starts[-1]["pid"] != process
+    assert len(house.starts) == started + 1
     assert proxy.request("DELETE", "/internal/sessions/kept").status == 200
-    wait(lambda: not living(process))
+    wait(lambda: not house.alive(started - 1))
 
 
 def test_safe_asks_the_rules_for_dangerous_commands(tmp_path: Path) -> None:
     house = House(tmp_path)
     options = {"gemini_cli_executable": str(house.executable), "project_dir": str(house.project), "auto_accept": "safe"}
-    with proxy_started(config={"backends": {"gemini-cli-acp": options}}) as proxy:
+    with proxy_started(
+        config={"backends": {"gemini-cli-acp": options}}, environment={"HOME": str(house.home)}
+    ) as proxy:
         house.script(
             [
                 permission(kind="execute", title="ls -la"),

@@ -11,7 +11,7 @@ import pytest
 from llm_proxy.backends.acp.agents import Agents
 from llm_proxy.backends.acp.narration import Piece
 from llm_proxy.conversation.fault import FaultError
-from tests.backends.acp.house import House, ask, call, living, say, until
+from tests.backends.acp.house import House, ask, call, say, until
 
 CANCELLED = {"result": {"stopReason": "cancelled"}}
 
@@ -21,7 +21,7 @@ def processes(house: House) -> list[int]:
 
 
 async def gone(house: House) -> None:
-    await until(lambda: not any(living(pid) for pid in processes(house)))
+    await until(lambda: not house.left())
 
 
 async def test_a_client_that_leaves_cancels_the_turn_and_no_process_remains(house: House) -> None:
@@ -130,7 +130,7 @@ async def test_all_end_with_the_proxy(house: House) -> None:
     one = await backend.open(call("Hi", stream=True, session="one"))
     two = await backend.open(call("Hi", stream=True, session="two"))
     await backend.close()
-    assert not any(living(pid) for pid in processes(house))
+    assert house.left() == {}
     one.close()
     two.close()
 
@@ -142,7 +142,7 @@ async def test_an_agent_at_work_ends_when_the_back_end_closes_while_it_starts(ho
     await until(lambda: house.got("initialize"))
     opening.cancel()
     await backend.close()
-    assert not any(living(pid) for pid in processes(house))
+    assert house.left() == {}
     await asyncio.gather(opening, return_exceptions=True)
 
 
@@ -184,7 +184,9 @@ async def test_more_agents_than_may_be_end_the_one_that_was_idle_longest(house: 
     await ask(backend, "Hi", session="one")
     await ask(backend, "Hi", session="two")
     await ask(backend, "Hi", session="three")
-    assert [living(start["pid"]) for start in house.starts] == [False, True, True]
+    assert len(house.starts) == 3
+    assert {key.session for key in backend._agents._rooms} == {"two", "three"}
+    await until(lambda: len([line for line in house.left().values() if "launcher.py" in line]) == 2)
     house.script([say("Beginning"), {"wait": "session/cancel"}, CANCELLED])
     busy = [await backend.open(call("Hello", stream=True, session=name)) for name in ("four", "five")]
     with pytest.raises(FaultError) as caught:

@@ -19,10 +19,10 @@ async def test_its_environment_holds_no_key_and_nothing_of_ours(house: House) ->
         "OPENAI_API_KEY": "sk-canary", "GEMINI_API_KEY": "canary", "LLM_PROXY__AUTH__KEYS": "canary", "AWS_SECRET_ACCESS_KEY": "canary",
         "NODE_OPTIONS": "--require canary", "LD_PRELOAD": "canary", "PYTHONSTARTUP": "canary", "SSH_AUTH_SOCK": "canary",
     }  # fmt: skip
-    await ask(house.backend(environ={**os.environ, **secrets, "LC_ALL": "C.UTF-8"}), "Hi")
+    await ask(house.backend(environ={**house.environ, **secrets, "LC_ALL": "C.UTF-8"}), "Hi")
     (start,) = house.starts
     assert "canary" not in str(start)
-    assert start["environ"]["HOME"] == os.environ["HOME"]
+    assert start["environ"]["HOME"] == str(house.home)
     assert start["environ"]["LC_ALL"] == "C.UTF-8"
     assert start["environ"]["TERM"] == "dumb"
 
@@ -65,10 +65,13 @@ async def test_it_is_bounded(house: House) -> None:
     house.script([say("ok")])
     backend = house.backend()
     await ask(backend, "Hi")
-    (pid,) = backend.running
+    (pid,) = (pid for pid, command in house.left().items() if house.executable.name in command.split()[2])
     assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[1] <= 8192
-    assert resource.prlimit(pid, resource.RLIMIT_NPROC)[1] <= 4096
+    assert resource.prlimit(pid, resource.RLIMIT_AS)[1] <= 2**40
+    assert resource.prlimit(pid, resource.RLIMIT_DATA)[1] <= 16 * 2**30
+    running = sum(len(list((entry / "task").iterdir())) for entry in Path("/proc").glob("[0-9]*"))
+    assert resource.prlimit(pid, resource.RLIMIT_NPROC)[1] <= running + 1024 + 200  # others start and end meanwhile
 
 
 async def test_it_inherits_no_file_of_ours(house: House, tmp_path: Path) -> None:
@@ -77,8 +80,8 @@ async def test_it_inherits_no_file_of_ours(house: House, tmp_path: Path) -> None
     with (tmp_path / "ours").open("w") as ours:
         os.set_inheritable(ours.fileno(), True)
         await ask(backend, "Hi")
-        (pid,) = backend.running
-        held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        held = [os.readlink(entry) for pid in house.left() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    assert held
     assert not [name for name in held if name.endswith("/ours")]
 
 

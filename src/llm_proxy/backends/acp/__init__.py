@@ -6,7 +6,8 @@ Owns building such a back end from its settings. Light: what runs processes is l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ def build(
     transport: Transport | None = None,
     clock: Callable[[], float] = time.monotonic,
     dangerous: Callable[[str], bool] = _unjudged,
+    private: Iterable[Path] = (),
 ) -> AcpBackend:
     """The instance of `settings`. `dangerous(command)`: would RSP-12 stop it; asked in a thread. Without it `auto_accept: safe` lets the
-    agent run no command at all.
+    agent run no command at all. `private`: the proxy's own files and directories, which no agent may see.
     """
     from llm_proxy.backends.acp.backend import AcpBackend
     from llm_proxy.backends.acp.permissions import AutoAccept
+    from llm_proxy.backends.acp.sandbox import Mode
 
+    walls: dict[object, Mode] = {"off": "off", False: "off", "required": "required"}
     modes: dict[object, AutoAccept] = {True: "true", False: "false"}
     return AcpBackend(
         settings,
@@ -39,6 +43,8 @@ def build(
         model=settings.model,
         project_dir=settings.project_dir,
         auto_accept=modes.get(settings.auto_accept, "safe"),
+        sandbox=walls.get(settings.sandbox, "auto"),
+        private=private,
         process_timeout=settings.process_timeout,
         idle_timeout=settings.idle_timeout,
         dangerous=dangerous,

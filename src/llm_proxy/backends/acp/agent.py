@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from llm_proxy.backends.acp.conversation import Heard
+from llm_proxy.backends.acp.faults import fault_of
 from llm_proxy.backends.acp.logins import has_chosen_login, login_to_ask_for
 from llm_proxy.backends.acp.narration import Narration, Piece
 from llm_proxy.backends.acp.permissions import AutoAccept, Permissions
@@ -29,6 +30,7 @@ from llm_proxy.backends.acp.protocol import (
     Peer,
     RpcError,
 )
+from llm_proxy.backends.acp.sandbox import Sandbox
 from llm_proxy.conversation.fault import Fault, FaultError
 
 _LOG = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     auto_accept: AutoAccept
     silence: float
     environment: Mapping[str, str]
+    sandbox: Sandbox
     dangerous: Callable[[str], bool]
 
 
@@ -156,21 +159,19 @@ class Agent:
         for flag in list(flags):
             argv = [settings.executable, flag, "--model", model]
             argv += ["-y"] if settings.auto_accept == "true" else []
+            start = await asyncio.to_thread(settings.sandbox.start, argv, directory)
             try:
-                process = await AgentProcess.start(argv, directory, settings.environment)
+                process = await AgentProcess.start(start.argv, directory, start.environment, start.watched)
             except OSError as error:
-                raise FaultError(
-                    Fault(
-                        kind="unavailable",
-                        message=f"{settings.name} cannot be started ({error.strerror}); see backends.{settings.id}.gemini_cli_executable.",
-                    )
-                ) from None
+                raise FaultError(_cannot_start(settings, error.strerror)) from None
             agent = cls(settings, directory, process)
             try:
                 await agent._begin()
             except BaseException as error:
                 await agent.end()
                 if isinstance(error, Ended):
+                    if process.not_begun:
+                        raise FaultError(_cannot_start(settings, process.not_begun)) from None
                     if flag != flags[-1]:
                         continue  # a CLI that does not know the flag ends at once
                     raise FaultError(agent._gone("before it was ready")) from None
@@ -303,7 +304,7 @@ class Agent:
         if method == "fs/read_text_file":
             return await self._read(params)
         if method == "fs/write_text_file":
-            return await asyncio.to_thread(write_text_file, self._directory, params)
+            return await asyncio.to_thread(write_text_file, self._directory, params, self._settings.sandbox.is_private)
         allowed, answer = await asyncio.to_thread(self._permissions.decide, params)
         turn, call = self._turn, params.get("toolCall")
         if not allowed:
@@ -314,7 +315,7 @@ class Agent:
 
     async def _read(self, params: dict[str, Any]) -> dict[str, Any]:
         try:
-            return await asyncio.to_thread(read_text_file, self._directory, params)
+            return await asyncio.to_thread(read_text_file, self._directory, params, self._settings.sandbox.is_private)
         except RpcError as error:
             if error.code == RESOURCE_NOT_FOUND and self._is_gemini_cli:
                 return {"content": ""}
@@ -332,16 +333,12 @@ class Agent:
         return Fault(kind="closed", message=message)
 
     def _fault(self, error: RpcError) -> Fault:
-        settings = self._settings
-        if error.code in (AUTH_REQUIRED, _LOGIN_WANTED, 403):
-            return Fault(
-                kind="upstream_auth",
-                code=f"{settings.id}_credentials_invalid",
-                message=f"{settings.name} has no valid login; run `{settings.name}` in the project directory and log in.",
-            )
-        if error.code == 429:
-            return Fault(kind="rate_limit", message=error.message)
-        return Fault(kind="upstream", message=f"{settings.name} failed: {error.message}")
+        return fault_of(error, self._settings.id, self._settings.name)
+
+
+def _cannot_start(settings: AgentSettings, reason: str | None) -> Fault:
+    message = f"{settings.name} cannot be started ({reason}); see backends.{settings.id}.gemini_cli_executable."
+    return Fault(kind="unavailable", message=message)
 
 
 def agent_flags() -> list[str]:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from llm_proxy.backends.acp.conversation import read_conversation
 from llm_proxy.backends.acp.narration import Piece
 from llm_proxy.backends.acp.permissions import AutoAccept
 from llm_proxy.backends.acp.process import absolute_path, clean_environment
+from llm_proxy.backends.acp.sandbox import Mode, Sandbox
 from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.catalog import row_for
 from llm_proxy.backends.transport import MemoryResponse, Response
@@ -53,7 +54,8 @@ _EVENTS: Final = [("content-type", "text/event-stream; charset=utf-8")]
 
 class AcpBackend:
     """An instance. `project_dir`: where prompts run unless the call says otherwise, None for the current directory. `dangerous(command)`:
-    would RSP-12 stop this command; asked in a thread. `environ` is the proxy's environment. Times in seconds.
+    would RSP-12 stop this command; asked in a thread. `private`: files and directories of the proxy that no agent sees. `environ` is the
+    proxy's environment. Times in seconds.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class AcpBackend:
         model: str = "gemini-2.5-flash",
         project_dir: Path | None = None,
         auto_accept: AutoAccept = "safe",
+        sandbox: Mode = "auto",
+        private: Iterable[Path] = (),
         process_timeout: float = 300.0,
         idle_timeout: float = 3600.0,
         dangerous: Callable[[str], bool],
@@ -78,6 +82,8 @@ class AcpBackend:
         self._path = absolute_path(environ.get("PATH", os.defpath))
         self._found: tuple[float, str | None] = (-_LOOKED_UP, None)
         self._capabilities = lookup("openai-chat", "", _ABILITIES)
+        environment = clean_environment(environ)
+        self._sandbox = Sandbox(settings.id, sandbox, environment, private)
         self._agents = Agents(
             AgentSettings(
                 id=settings.id,
@@ -85,7 +91,8 @@ class AcpBackend:
                 name=executable,
                 auto_accept=auto_accept,
                 silence=process_timeout,
-                environment=clean_environment(environ),
+                environment=environment,
+                sandbox=self._sandbox,
                 dangerous=dangerous,
             ),
             idle_timeout,
@@ -203,6 +210,7 @@ class AcpBackend:
                 "%s: the agent has tools of its own; %d of the client are not passed.", call.request_id, len(tools)
             )
         directory = await asyncio.to_thread(_project, call.directory or self._project_dir)
+        await asyncio.to_thread(self._sandbox.check_project, directory)
         key = Key(directory, call.model, call.session)
         prompted = await self._agents.prompt(key, conversation, executable)
         try:

@@ -20,11 +20,16 @@ from typing import Any, Final
 
 _LOG = logging.getLogger(__name__)
 
+# As the launcher says it, which cannot be imported where there is no Linux.
+CANNOT: Final = 126
+COMPLAINT: Final = "llm-proxy cannot run this agent: "
 LONGEST_LINE: Final = 16 * 2**20  # a written file comes as one line; editors of this protocol stop at similar sizes
 _HELD: Final = 2**20  # bytes of complete lines that wait for us before the agent's output is no longer read
 _ERRORS_KEPT: Final = 4096
 _MARK: Final = "LLM_PROXY_AGENT"
 _AFTER_TERM: Final = 1.0
+_AFTER_ITS_END: Final = 0.3  # between its last word and its status
+_LAUNCHER_NEEDS: Final = 3.0  # the second that it gives the agent too, and the time to kill and find all
 _LOOKS_AGAIN: Final = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between looks at what is left of the killed
 
 # What a CLI needs for its own login, its language, its way to the network. No key and nothing of ours is among them.
@@ -36,8 +41,6 @@ _ALLOWED: Final = frozenset({
     "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME", "HOMEDRIVE",
     "HOMEPATH", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "PROGRAMFILES",
 })  # fmt: skip
-# Bounds on what one agent may use. Address space is not bounded: node reserves far more than it uses.
-_LIMITS: Final = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": 8192, "RLIMIT_NPROC": 4096, "RLIMIT_FSIZE": 4 * 2**30}
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -55,7 +58,8 @@ def absolute_path(path: str) -> str:
 class AgentProcess(asyncio.SubprocessProtocol):
     """One process. `start` makes it; whoever made it calls `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, watched: bool) -> None:
+        self._watched = watched
         self._mark = secrets.token_hex(16)
         self._transport: asyncio.SubprocessTransport | None = None
         self._lines: deque[bytes] = deque()
@@ -72,9 +76,13 @@ class AgentProcess(asyncio.SubprocessProtocol):
         """Did it write a line beyond LONGEST_LINE; it is not read any more then."""
 
     @classmethod
-    async def start(cls, argv: Sequence[str], directory: str, environment: Mapping[str, str]) -> AgentProcess:
-        """Runs `argv` in `directory`, in a process group and session of its own. Raises OSError when it cannot be started."""
-        process = cls()
+    async def start(
+        cls, argv: Sequence[str], directory: str, environment: Mapping[str, str], watched: bool = False
+    ) -> AgentProcess:
+        """Runs `argv` in `directory`, in a process group and session of its own. `watched`: it is the launcher, which ends what stems from
+        the agent by itself. Raises OSError when it cannot be started.
+        """
+        process = cls(watched)
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -89,7 +97,6 @@ class AgentProcess(asyncio.SubprocessProtocol):
             **options,
         )
         process._transport = transport
-        _limit(process.pid)
         return process
 
     @property
@@ -105,6 +112,14 @@ class AgentProcess(asyncio.SubprocessProtocol):
     def last_errors(self) -> str:
         """The end of what it wrote to its error output. May hold anything: not for logs and messages."""
         return self._errors.decode("utf-8", "replace")
+
+    @property
+    def not_begun(self) -> str:
+        """Why the launcher could not begin the agent's program; "" when it did, or is not through yet."""
+        if not self._watched or self.exit_status != CANNOT:
+            return ""
+        *_, last = self.last_errors.strip().splitlines() or [""]
+        return last.removeprefix(COMPLAINT) if last.startswith(COMPLAINT) else ""
 
     # ---- what asyncio tells
 
@@ -199,11 +214,17 @@ class AgentProcess(asyncio.SubprocessProtocol):
         if self._transport is None:
             return
         group = self.pid
+        if self._no_more and not self.too_long:
+            await self.exited(_AFTER_ITS_END)
         children = await asyncio.to_thread(_children, group, self._mark)
         if not self._exited.is_set():
             _signal_group(group, signal.SIGTERM)
-            await self.exited(_AFTER_TERM)
+            await self.exited(_LAUNCHER_NEEDS if self._watched else _AFTER_TERM)
         for pause in _LOOKS_AGAIN:
+            if self._watched and self._exited.is_set():
+                children = await asyncio.to_thread(_children, group, self._mark)
+                if not children:
+                    break
             await asyncio.to_thread(_kill_tree, group, self._exited.is_set(), children)
             children = await asyncio.to_thread(_children, group, self._mark)
             if not children:
@@ -212,19 +233,6 @@ class AgentProcess(asyncio.SubprocessProtocol):
         await self.exited(_AFTER_TERM)
         self._finish()
         self._transport.close()
-
-
-def _limit(pid: int) -> None:
-    if sys.platform != "linux":
-        return
-    import resource
-
-    for name, most in _LIMITS.items():
-        kind = getattr(resource, name)
-        with contextlib.suppress(OSError, ValueError):
-            _, hard = resource.prlimit(pid, kind)
-            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.prlimit(pid, kind, (bound, bound))
 
 
 def _signal_group(group: int, number: int) -> None:

@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from llm_proxy.backends.acp.protocol import INTERNAL, INVALID_PARAMS, RESOURCE_NOT_FOUND, RpcError
@@ -42,9 +43,17 @@ def resolved_inside(directory: str, path: str) -> str | None:
     return place if place == directory or place.startswith(root) else None
 
 
-def read_text_file(directory: str, params: dict[str, Any]) -> dict[str, Any]:
-    """`fs/read_text_file`: `line` counts from 1, `limit` is a number of lines. Raises RpcError."""
-    place = _place(directory, params)
+def _nothing_private(place: str) -> bool:
+    return False
+
+
+def read_text_file(
+    directory: str, params: dict[str, Any], private: Callable[[str], bool] = _nothing_private
+) -> dict[str, Any]:
+    """`fs/read_text_file`: `line` counts from 1, `limit` is a number of lines. `private`: is this real path none of the agent's business,
+    though it lies in the project. Raises RpcError.
+    """
+    place = _place(directory, params, private)
     first, most = _number(params, "line"), _number(params, "limit")
     try:
         content = _read(directory, place)
@@ -60,9 +69,9 @@ def read_text_file(directory: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"content": text}
 
 
-def write_text_file(directory: str, params: dict[str, Any]) -> None:
+def write_text_file(directory: str, params: dict[str, Any], private: Callable[[str], bool] = _nothing_private) -> None:
     """`fs/write_text_file`: replaced as a whole, so another name of the same file keeps its content. Raises RpcError."""
-    place = _place(directory, params)
+    place = _place(directory, params, private)
     content = params.get("content")
     if not isinstance(content, str):
         raise RpcError(INVALID_PARAMS, "`content` must be a text.")
@@ -75,13 +84,15 @@ def write_text_file(directory: str, params: dict[str, Any]) -> None:
         raise _refused(error) from None
 
 
-def _place(directory: str, params: dict[str, Any]) -> str:
+def _place(directory: str, params: dict[str, Any], private: Callable[[str], bool]) -> str:
     path = params.get("path")
     if not isinstance(path, str) or not os.path.isabs(path):
         raise RpcError(INVALID_PARAMS, "`path` must be an absolute path.")
     place = resolved_inside(directory, path)
     if place is None or place == directory:
         raise RpcError(INVALID_PARAMS, "The path lies outside the project directory.")
+    if private(place):
+        raise RpcError(INVALID_PARAMS, "The path belongs to the proxy.")
     return place
 
 

@@ -21,7 +21,7 @@ INTERNAL: Final = -32603
 AUTH_REQUIRED: Final = -32000
 RESOURCE_NOT_FOUND: Final = -32002
 
-_MOST_SHOWN: Final = 300
+_MOST_KEPT: Final = 4000
 
 
 class RpcError(Exception):
@@ -161,4 +161,4 @@ def _error(found: object) -> RpcError:
     data = error.get("data")
     if isinstance(data, dict) and isinstance(details := data.get("details"), str) and details.strip():
         text = f"{text}: {details}"
-    return RpcError(code if type(code) is int else INTERNAL, " ".join(text.split())[:_MOST_SHOWN])
+    return RpcError(code if type(code) is int else INTERNAL, " ".join(text.split())[:_MOST_KEPT])
