@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON := $(shell command -v python3.11 || command -v python3)
 UV := $(or $(wildcard $(BIN)/uv),uv)
-# Twice the cores that are asked for: many tests wait for a clock or a socket.
+# Twice the cores that are asked for: many tests wait for a clock or a socket. Stolen work comes in runs of neighbours, which share what
+# their module has set up.
 WORKERS := 4
 ARGS :=
 
@@ -35,7 +36,7 @@ run: $(RUNTIME)
 	@exec $(BIN)/llm-proxy $(ARGS)
 
 test: $(DEV)
-	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not long" $(ARGS)
 
 test-long: $(DEV)
 	$(BIN)/python -m pytest -q -m long $(ARGS)

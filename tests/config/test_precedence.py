@@ -30,6 +30,11 @@ def texts(option: Option) -> st.SearchStrategy[str]:
         return st.sampled_from(["json", "%(message)s"])
     if option.path == "auth.bypass_paths":
         return st.sampled_from(["/a", "/b", "/c/d"])
+    if option.path in {"auth.trusted_ips", "auth.trusted_proxies"}:
+        return st.sampled_from(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"])
+    if option.path == "auth.brute_force_protection.max_block_seconds":
+        # Less than the first block is refused.
+        return st.integers(30, 90).map(str)
     if option.path in {"auth.allowed_origins", "allowed_redirect_origins"}:
         return st.sampled_from(["https://a.test", "http://b.test:8080"])
     if option.path.startswith("identity.") and option.path.endswith(".mode"):
@@ -48,6 +53,8 @@ def texts(option: Option) -> st.SearchStrategy[str]:
         return st.sampled_from(
             ['[{"pattern":"^a(.*)","replacement":"b"}]', '[{"pattern":"c","replacement":"openai:d"}]']
         )
+    if option.path == "logging.per_module":
+        return st.sampled_from(['{"httpx":"warning"}', '{"llm_proxy.routing":"debug"}'])
     if option.path == "session.json_repair_schema":
         return st.sampled_from(['{"type":"object"}', '{"required":["a"]}'])
     if option.path in {"loop_detection.max_pattern_length", "loop_detection.max_history_length"}:
@@ -93,9 +100,24 @@ def native(option: Option, text: str) -> Any:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.path)
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data: st.DataObject) -> None:
+    judge(option, tmp_path, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.path)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_strongest_of_many_sets_of_sources_is_effective(
+    option: Option, tmp_path: Path, data: st.DataObject
+) -> None:
+    judge(option, tmp_path, data)
+
+
+def judge(option: Option, tmp_path: Path, data: st.DataObject) -> None:
+    """Draws which sources speak and what they say, and asks what is in force."""
     if option.path.startswith("failover.cooldown"):
         values = {rank: data.draw(st.just("1")) for rank in data.draw(st.sets(st.sampled_from(RANKS)))}
     else:

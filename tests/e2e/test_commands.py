@@ -310,16 +310,30 @@ def check(talk: Talk, form: Form) -> None:
     assert calls(talk.scene) == 0
 
 
-@every_surface
-@pytest.mark.parametrize("form", LOCAL, ids=lambda form: form.label)
+def turning(forms: list[Form]) -> list[Any]:
+    """Each form in two surfaces of eight, one of them streamed, each surface with a quarter of the forms; the others take minutes."""
+    return [
+        pytest.param(
+            form, client, stream, id=f"{form.label}-{name}", marks=() if (at + number) % 4 == 0 else pytest.mark.long
+        )
+        for number, form in enumerate(forms)
+        for name, (at, (client, stream)) in zip(NAMES, _in_turn(), strict=True)
+    ]
+
+
+def _in_turn() -> list[tuple[int, tuple[Protocol, bool]]]:
+    """The surfaces and their places: those of a client's two ways to be answered lie apart."""
+    return [((at // 2 + at % 2) % 4, surface) for at, surface in enumerate(SURFACES)]
+
+
+@pytest.mark.parametrize(("form", "client", "stream"), turning(LOCAL))
 def test_a_message_with_only_a_command_is_answered_by_the_proxy(
     commanded: Scene, client: Protocol, stream: bool, form: Form
 ) -> None:
     check(Talk(commanded, client, stream), form)
 
 
-@every_surface
-@pytest.mark.parametrize("form", ROUTES, ids=lambda form: form.label)
+@pytest.mark.parametrize(("form", "client", "stream"), turning(ROUTES))
 def test_cmd_16_routes_are_edited_from_the_chat(commanded: Scene, client: Protocol, stream: bool, form: Form) -> None:
     check(Talk(commanded, client, stream), form)
 

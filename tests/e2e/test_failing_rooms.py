@@ -57,14 +57,14 @@ class Asked:
     kind: Literal["words", "calls", "json"]
 
 
+_KINDS: Final[tuple[Literal["words", "calls", "json"], ...]] = ("words", "calls", "json")
 FEW: Final = [
-    Asked(client, back, stream, kind)
+    Asked(client, back, (number + foreign + at) % 2 == 0, kind)
     for number, client in enumerate(PROTOCOLS)
-    for back in (client, PROTOCOLS[number - 1])
-    for stream in (False, True)
-    for kind in ("words", "calls", "json")
+    for foreign, back in enumerate((client, PROTOCOLS[number - 1]))
+    for at, kind in enumerate(_KINDS)
 ]  # fmt: skip
-"""Each client's protocol with itself and with another one."""
+"""Each client's protocol with itself and with another one, in turn streamed and not: every two of protocols, kind and stream meet."""
 ALL: Final = [
     Asked(client, back, stream, kind)
     for client, back in PAIRS

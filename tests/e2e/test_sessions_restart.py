@@ -196,7 +196,7 @@ def test_a_chosen_back_end_that_vanished_is_dropped_with_a_note(place: Place, pr
     with place.run() as proxy:
         told(proxy, "hi", "s")
         assert provider.requests[-1].path.startswith("/one/")
-        assert "back end two is no longer configured" in proxy.log
+    assert "back end two is no longer configured" in proxy.log
 
 
 def test_neither_the_clients_key_nor_its_servers_key_is_stored(place: Place, provider: Upstream) -> None:

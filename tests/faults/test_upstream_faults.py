@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.e2e.asking import protocol_of
 from tests.faults.stage import PATIENCE, Answer, Stage, deltas, ending, request_bytes, stage, whole
 from tests.support import grammar
 from tests.support.proxy import BACKEND_OF
@@ -97,13 +98,24 @@ async def test_u01_refused_and_unknown_hosts_are_503_without_addresses(
         assert backend in message
 
 
-@pytest.mark.parametrize(("client", "back"), MIXED)
-async def test_u03_an_upstream_that_never_answers_is_a_timeout(
-    running: Stage, client: Protocol, back: Protocol
-) -> None:
+async def each_at_once(running: Stage) -> list[tuple[str, Protocol, Answer]]:
+    """What a streamed request of each pair gets, all sent together: what is measured is a wait. The pair, the client's protocol, the answer."""
+    answers = await asyncio.gather(*(running.ask(client, back, True, unique()) for client, back in MIXED))
+    return [(f"{client} to {back}", client, answer) for (client, back), answer in zip(MIXED, answers, strict=True)]
+
+
+async def test_u03_an_upstream_that_never_answers_is_a_timeout(running: Stage) -> None:
     running.play(Reply(before=[Hang()]))
-    assert_error(client, await running.ask(client, back, True, unique()), 504)
-    await asyncio.wait_for(running.upstream.requests[0].closed, PATIENCE)
+    problems = []
+    for pair, client, answer in await each_at_once(running):
+        try:
+            assert_error(client, answer, 504)
+        except AssertionError as error:
+            problems.append(f"{pair}: {error}")
+    assert not problems, "\n".join(problems)
+    calls = running.upstream.requests
+    assert len(calls) >= len(MIXED)
+    await asyncio.wait_for(asyncio.gather(*(call.closed for call in calls)), PATIENCE)
 
 
 async def test_u04_a_stale_pooled_connection_is_replaced_unseen(running: Stage) -> None:
@@ -141,12 +153,17 @@ async def test_u05_a_stream_that_ends_in_order_but_too_early_is_an_error(
     assert_broken_stream(client, await running.ask(client, back, True, unique()))
 
 
-@pytest.mark.parametrize(("client", "back"), MIXED)
-async def test_u06_a_stall_in_the_middle_is_an_error_in_the_stream(
-    running: Stage, client: Protocol, back: Protocol
-) -> None:
-    running.play(Reply.sse(*deltas(back), Hang()))
-    assert_broken_stream(client, await running.ask(client, back, True, unique()))
+async def test_u06_a_stall_in_the_middle_is_an_error_in_the_stream(running: Stage) -> None:
+    scripts = {back: Reply.sse(*deltas(back), Hang()) for back in PROTOCOLS}
+    running.play(lambda request: scripts[protocol_of(request)])
+    problems = []
+    for pair, client, answer in await each_at_once(running):
+        try:
+            assert_broken_stream(client, answer)
+        except AssertionError as error:
+            problems.append(f"{pair}: {error}")
+    assert not problems, "\n".join(problems)
+    assert len(running.upstream.requests) == len(MIXED)
 
 
 @pytest.mark.parametrize(

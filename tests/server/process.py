@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.forked import Forked, begin, start
+
 _SOURCE: Final = Path(__file__).resolve().parents[2] / "src"
 _LONGEST_START: Final = 30.0
 KEY: Final = "key-of-the-tests-0001"
@@ -44,7 +46,7 @@ class Answer:
 class Proxy:
     """A running proxy. `banner` is what it had printed when it was ready."""
 
-    child: subprocess.Popen[bytes]
+    child: Forked | subprocess.Popen[bytes]
     printed: Printed
     banner: str
     key: str = KEY
@@ -134,7 +136,7 @@ class Proxy:
 class Printed(threading.Thread):
     """Reads a process's standard error all the time, so that it never waits for a reader."""
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+    def __init__(self, child: Forked | subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)
         self._child = child
         self._bytes = bytearray()
@@ -231,20 +233,15 @@ def run(
 
 
 @contextmanager
-def running(folder: Path, *flags: str, env: Mapping[str, str] | None = None, keyed: bool = True) -> Iterator[Proxy]:
-    """A proxy on free ports with its own folder, ended with the block. `keyed`: with the tests' key."""
+def running(
+    folder: Path, *flags: str, env: Mapping[str, str] | None = None, keyed: bool = True, forked: bool = True
+) -> Iterator[Proxy]:
+    """A proxy on free ports with its own folder, ended with the block. `keyed`: with the tests' key. `forked`: the interpreter and
+    the program's modules need not be those of a new start."""
     extra = {"LLM_INTERACTIVE_PROXY_API_KEY": KEY} if keyed else {}
     if "--port" not in flags:
         flags = ("--port", str(free_pair()), *flags)
-    child = subprocess.Popen(
-        command(*flags),
-        cwd=folder,
-        env=environment(folder, {**extra, **(env or {})}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    child = (start if forked else begin)(flags, folder, environment(folder, {**extra, **(env or {})}))
     printed = Printed(child)
     try:
         proxy = Proxy(child, printed, printed.start_lines(_LONGEST_START))

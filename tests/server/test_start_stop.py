@@ -10,13 +10,18 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from tests.server.process import Proxy, Stream, free_pair, run, running
+from tests.server import process
+from tests.server.process import Proxy, Stream, free_pair, run
 from tests.server.test_paths import CHAT, MESSAGES
+
+running: Final = partial(process.running, forked=False)
+"""The start itself is under test."""
 
 STREAMS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "stream": True}),

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.support.forked import Forked, start
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "test-client-key"
@@ -28,7 +29,7 @@ _ANTHROPIC = re.compile(r"or\s+(http://\S+)\s*$")
 class Proxy:
     """A running proxy. `url` has no version part; `lines` is everything it has printed on standard error so far."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Forked | subprocess.Popen[bytes]) -> None:
         self.process = process
         self.lines: list[str] = []
         self.url = ""
@@ -39,7 +40,8 @@ class Proxy:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for raw in self.process.stderr:
+            line = raw.decode()
             self.lines.append(line.rstrip("\n"))
             if match := _READY.search(line):
                 self.url = match[1]
@@ -67,8 +69,9 @@ class Proxy:
             self.process.kill()
             status = self.process.wait()
         self._reader.join(5)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
         return status
 
 
@@ -88,19 +91,8 @@ def running_proxy(
             file.write_bytes(msgspec.json.encode(config))
             flags += ["--config", str(file)]
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llm_proxy", *flags],
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            cwd=folder,
-            env={
-                **kept,
-                "PYTHONPATH": str(ROOT / "src"),
-                "LLM_INTERACTIVE_PROXY_API_KEY": KEY,
-                **(environment or {}),
-            },
-        )
+        variables = {"PYTHONPATH": str(ROOT / "src"), "LLM_INTERACTIVE_PROXY_API_KEY": KEY, **(environment or {})}
+        process = start(flags, folder, {**kept, **variables})
         proxy = Proxy(process)
         try:
             proxy.wait_ready()
