@@ -24,8 +24,8 @@ from typing import Final
 
 _SOURCE: Final = Path(__file__).resolve().parents[2] / "src"
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
-_READ_AT_START: Final = ("TZ", "LC_", "LD_", "PYTHON", "MALLOC_")
-"""Beginnings of the names of variables that are read once, when a process or its interpreter begins."""
+_READ_AT_START: Final = ("TZ", "LC_", "LD_", "PYTHON", "MALLOC_", "SSL_")
+"""Beginnings of the names of variables that are read once, when a process or its interpreter begins, or a library is imported."""
 
 
 class Forked:
