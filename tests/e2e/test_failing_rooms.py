@@ -380,6 +380,12 @@ def test_a_room_that_fails_on_an_answer_is_skipped_for_the_rest_of_it(stage: Sta
     assert not (problems := fails_within(stage, place, FEW)), "\n".join(problems)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("place", PLACES)
+def test_a_room_that_fails_on_an_answer_is_skipped_in_all_pairs(stage: Stage, place: str) -> None:
+    assert not (problems := fails_within(stage, place, ALL)), "\n".join(problems)
+
+
 @pytest.mark.parametrize("hook", JUDGING)
 def test_a_judge_of_calls_that_fails_has_no_objection(stage: Stage, hook: str) -> None:
     problems: list[str] = []
