@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev-installed
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --group pyproject.toml:build
 
-.PHONY: install install-dev run test test-long check format bench docs lock
+.PHONY: install install-dev run test test-long check format bench docs prices lock
 
 install: $(RUNTIME)
 
@@ -61,6 +61,10 @@ docs: $(DEV)
 	$(BIN)/python -c "from llm_proxy.commands.reference import markdown; from llm_proxy.option_groups import GROUPS; \
 	print(markdown(GROUPS), end='')" > docs/reference/commands.md
 	$(BIN)/llm-proxy config example > config/config.example.yaml
+
+# The packaged price data, made from two maintained sets: ARGS are their wheels (docs/decisions/0018-prices.md).
+prices: $(DEV)
+	$(BIN)/python -m tools.prices $(ARGS)
 
 lock:
 	$(COMPILE) --output-file requirements.lock

@@ -6,6 +6,7 @@ streams of all four protocols hold the same content; they are written by the dia
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,13 +31,20 @@ from llm_proxy.features.exchange import AttemptRecord, ExchangeView
 from llm_proxy.features.order import Needs, rooms
 from llm_proxy.features.rate_limits import Counts
 from llm_proxy.option_groups import GROUPS
+from llm_proxy.server.capture import Recorder
 from llm_proxy.sessions.session import Session
+from llm_proxy.store.capture.capture import Capture, CaptureSettings
+from llm_proxy.store.capture.heard import Caller, Heard, Piece, Sent
+from llm_proxy.store.capture.lines import Lines
+from llm_proxy.store.capture.waiting import Waiting
 from llm_proxy.store.usage import MemoryUsage
 from llm_proxy.tokens import tokenizer
 from llm_proxy.tokens.content import content_of
 from llm_proxy.tokens.families import family_of
 from llm_proxy.tokens.meter import Meter
 from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.redaction import Redactor
+from llm_proxy.wire.secrets import Secret
 from llm_proxy.wire.sse import Frame, SseReader
 
 _CHUNKS = 300
@@ -290,10 +298,37 @@ def _token_figures(watch: Stopwatch) -> list[MicroFigure]:
     return found
 
 
+def _capture_figures(watch: Stopwatch) -> list[MicroFigure]:
+    """What the wire capture costs: on the event loop for each event, and in its thread for each line."""
+    redactor = Redactor([Secret(f"secret-number-{number:04}") for number in range(50)])
+    capture = Capture(redactor.clean_bytes, waiting=Waiting(1000))
+    scratch = tempfile.TemporaryDirectory()
+    capture.configure(CaptureSettings(Path(scratch.name) / "capture.jsonl", interval=3600.0, buffer=1 << 40))
+    caller = Caller(
+        client_host="127.0.0.1", user_agent="bench/1.0", session_id="bench", backend="openai", model="gpt-4.1"
+    )
+    recorder = Recorder(capture, caller, lambda: False)
+    recorder.response(200, [("content-type", "text/event-stream")])
+    chunk = answers.pieces(False).text(1)
+    body = request_body("openai-chat", "agent", "gpt-4.1", True)
+    lines = Lines(redactor.clean_bytes)
+    piece = Heard(0.0, caller, Piece(1, chunk), len(chunk))
+    sent = Heard(0.0, caller, Sent("https://api.openai.com/v1/chat/completions", body), len(body))
+    found = [
+        MicroFigure("capture", "on the loop, one chunk", "event", watch.micros(lambda: recorder.chunk(chunk))),
+        MicroFigure("capture", "in the thread, one chunk", "event", watch.micros(lambda: lines.line(piece))),
+        MicroFigure("capture", "in the thread, a body of 100 kB", "request", watch.micros(lambda: lines.line(sent))),
+    ]
+    capture.configure(None)
+    capture.finish()
+    scratch.cleanup()
+    return found
+
+
 def run(seconds: float) -> Sequence[MicroFigure]:
     """All figures; `seconds` is spent on each."""
     watch = Stopwatch(seconds)
     found: list[MicroFigure] = []
     for name in dialects.NAMES:
         found += _dialect_figures(dialects.get(name), watch)
-    return found + _edit_precision_figures(watch) + _room_figures(watch)
+    return found + _edit_precision_figures(watch) + _room_figures(watch) + _capture_figures(watch)

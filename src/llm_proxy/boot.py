@@ -12,14 +12,18 @@ import secrets as random
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from llm_proxy import __version__
 from llm_proxy.backends.registry import Backends
 from llm_proxy.backends.transport import Transport
 from llm_proxy.config import Settings
+from llm_proxy.config.access import BruteForceOptions
 from llm_proxy.config.chat_keys import ChatKeys
+from llm_proxy.config.exposed import exposed_files
 from llm_proxy.config.groups import (
+    AuditOptions,
     AuthOptions,
     BackendGeneralOptions,
     FailoverOptions,
@@ -29,17 +33,23 @@ from llm_proxy.config.groups import (
     UsageOptions,
 )  # fmt: skip
 from llm_proxy.config.kinds import RouteSettings
+from llm_proxy.config.known_secrets import known_secrets
 from llm_proxy.config.reload import Reloader, changed_paths
 from llm_proxy.config.settings import Saved
 from llm_proxy.config.watch import FileWatch
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
+from llm_proxy.features.audit import EntrySink
 from llm_proxy.features.calls.dangerous_commands import DangerousCommandOptions, DangerousCommands
 from llm_proxy.features.order import Needs, rooms
 from llm_proxy.features.rate_limits import Counts
+from llm_proxy.features.redaction import RedactionOptions, tell_of_switch
 from llm_proxy.option_groups import GROUPS
 from llm_proxy.routing.keyring import Keyring
 from llm_proxy.server.access import Access, BrowserGuard, ClientKey, is_loopback
+from llm_proxy.server.brute_force import BruteForce
+from llm_proxy.server.capture import capture_settings
+from llm_proxy.server.client_address import Senders
 from llm_proxy.server.clients import fingerprint_key
 from llm_proxy.server.gateway import Gateway, ServerLimits
 from llm_proxy.server.health import HealthChecks
@@ -47,15 +57,19 @@ from llm_proxy.server.lifecycle import PortInUse, listen
 from llm_proxy.server.running import ChangesForAll, Running
 from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.sessions.session import Session
+from llm_proxy.store.audit_file import AuditFile
+from llm_proxy.store.capture.capture import Capture
+from llm_proxy.store.ledger import Ledgers
 from llm_proxy.store.memory import MemoryStore
+from llm_proxy.store.protocols import UsageLedger
 from llm_proxy.store.saved_state import SavedState
 from llm_proxy.store.session_file import SessionFile
 from llm_proxy.store.session_log import SessionLog
 from llm_proxy.store.session_redis import SessionRedis
 from llm_proxy.store.sessions import SessionBacking, Sessions
 from llm_proxy.store.sqlite import SqliteStore
-from llm_proxy.store.usage import MemoryUsage
-from llm_proxy.wire.secrets import Secret, scrub
+from llm_proxy.wire.redaction import Redactor
+from llm_proxy.wire.secrets import Secret
 
 _LOG = logging.getLogger(__name__)
 _SEAL_KEY_BYTES = 32
@@ -68,11 +82,11 @@ class House:
     What belongs to one configuration is the gateway; `reload` and `change` build another and put it in force in one step.
     """
 
-    def __init__(self, reloader: Reloader) -> None:
+    def __init__(self, reloader: Reloader, redactor: Redactor | None = None) -> None:
         self._reloader = reloader
         settings, self.saved = _load(reloader)
         self.settings = settings
-        self.warnings = [*settings.warnings, *self.saved.warnings]
+        self.warnings = [*settings.warnings, *exposed_files(settings), *self.saved.warnings]
         self.generated_key = ""
         server = settings.get(ServerOptions)
         auth = settings.get(AuthOptions)
@@ -82,6 +96,8 @@ class House:
             self.warnings.append(
                 f"authentication is disabled, so the proxy listens on 127.0.0.1 instead of {server.host}"
             )
+        elif not is_loopback(server.host):
+            _LOG.info("listening on %s: keys travel in clear text unless TLS is in front (docs/access.md)", server.host)
         if not server.allow_admin and hasattr(os, "geteuid") and os.geteuid() == 0:
             self.warnings.append("running as root; an ordinary user is enough (--allow-admin silences this)")
         self.data_dir = _writable(settings.data_dir, self.warnings)
@@ -93,19 +109,29 @@ class House:
         self.transport = self._transport(server)
         self._old_transports: list[Transport] = []
         self._store = SqliteStore(self.data_dir / "state.sqlite3") if self.data_dir else MemoryStore()
-        self._usage = MemoryUsage()
         self._logs: dict[Path, SessionLog] = {}
+        self._audit_files: dict[Path, AuditFile] = {}
         self._seal_key = _seal_key(self.data_dir)
         self._keyring = Keyring(time.monotonic)
         self._counts = Counts(time.monotonic)
+        self._brute_force = BruteForce(time.monotonic, settings.get(BruteForceOptions))
         self._health = HealthChecks(False)
         self._turn = asyncio.Lock()
-        self.running = Running()
+        self.running = Running(redactor)
+        self._ledgers = Ledgers(self.data_dir, self.running.redactor.clean)
+        self._usage = self._ledgers.choose(settings.get(UsageOptions), settings.get(AuditOptions))
         self.running.listeners = self._own_addresses()
         self.running.change = self.change
         self.running.reload = self.reload
         self.running.gateway = self._gateway(settings, None)
+        self.running.redactor.sources.append(lambda: self.gateway.backends.login_tokens)
+        self.running.capture = self._capture = Capture(self.running.redactor.clean_bytes)
+        self._capture.configure(capture_settings(settings))
+        self.running.on_hangup.append(self._capture.reopen)
+        self.running.facts["capture"] = lambda: self._capture.status
+        self.running.facts["access"] = self._brute_force.facts
         self.sessions.on_end.append(self._session_ended)
+        self.configure_logging: Callable[[LoggingOptions], None] = _set_level
         self._watch: FileWatch | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -144,7 +170,8 @@ class House:
         """Raises StoreUnusable for a repository that can never work."""
         backing: SessionBacking | None = None
         if options.repository == "redis":
-            backing = SessionRedis(options.redis_url)
+            url: object = options.redis_url  # text is a `Secret` where the option is one
+            backing = SessionRedis(url.reveal() if isinstance(url, Secret) else None)
         elif options.repository == "file":
             path = options.file_path or (self.data_dir / "sessions.sqlite3" if self.data_dir else None)
             if path is None:
@@ -166,8 +193,8 @@ class House:
         server, auth = settings.get(ServerOptions), settings.get(AuthOptions)
         general = settings.get(BackendGeneralOptions)
         usage = self._usage if settings.get(UsageOptions).enabled else None
-        secrets = [key.secret for backend in settings.backends.values() for key in backend.keys]
-        secrets += [key.secret for key in auth.api_keys]
+        self.running.redactor.know(known_secrets(settings))
+        self.running.redactor.get_ready()
         failover = settings.get(FailoverOptions)
         self._keyring.configure(
             first_cooldown=failover.cooldown_initial_seconds,
@@ -190,12 +217,13 @@ class House:
                 private=_own_files(settings),
             ),
             keyring=self._keyring,
-            features=rooms(self._needs(settings, usage, secrets)),
+            features=rooms(self._needs(settings, usage)),
             store=self._store,
             sessions=self.sessions,
             usage=usage,
+            audit=self._usage if settings.get(AuditOptions).enabled else None,
             envelope=Envelope(self._seal_key),
-            access=self._access(auth),
+            access=self._access(auth, settings.get(BruteForceOptions)),
             browser=BrowserGuard(self.host, auth.allowed_hosts, auth.allowed_origins),
             limits=ServerLimits(
                 max_request_bytes=server.max_request_bytes,
@@ -206,24 +234,50 @@ class House:
             version=__version__,
             health=self._health,
             fingerprint_key=fingerprint_key(self._seal_key),
-            secrets=secrets,
         )
 
-    def _needs(self, settings: Settings, usage: MemoryUsage | None, hidden: list[Secret]) -> Needs:
+    def _needs(self, settings: Settings, usage: UsageLedger | None) -> Needs:
         directory = settings.get(SessionOptions).log_directory
         log = None
         if directory is not None:
             log = self._logs.get(directory) or self._logs.setdefault(directory, SessionLog(directory))
         return Needs(
-            settings=settings, usage=usage, log=log, clean=lambda text: scrub(text, hidden), counts=self._counts
+            settings=settings,
+            usage=usage,
+            log=log,
+            clean=self.running.redactor.clean,
+            redactor=self.running.redactor,
+            counts=self._counts,
+            audit=self._audit_sinks(settings.get(AuditOptions)),
         )
 
-    def _access(self, auth: AuthOptions) -> Access:
+    def _audit_sinks(self, options: AuditOptions) -> tuple[EntrySink, ...]:
+        """Who gets the entries of the audit log; a file stays open for as long as the process lives."""
+        if not options.enabled:
+            return ()
+        if options.file is None:
+            return (self._usage,)
+        file = self._audit_files.get(options.file) or self._audit_files.setdefault(
+            options.file, AuditFile(options.file)
+        )
+        return (self._usage, file)
+
+    def _access(self, auth: AuthOptions, protection: BruteForceOptions) -> Access:
         keys = [ClientKey(key.name, key.secret) for key in auth.api_keys]
         if not auth.disable_auth and not keys and auth.auth_token is None:
             self.generated_key = self.generated_key or "llmp-" + base62(random.token_bytes(32), 43)
             keys = [ClientKey("generated", Secret(self.generated_key))]
-        return Access(keys, auth.auth_token, auth.bypass_paths, disabled=auth.disable_auth, admins=auth.admin_keys)
+            self.running.redactor.know([keys[0].secret])
+        self._brute_force.configure(protection)
+        return Access(
+            keys,
+            auth.auth_token,
+            auth.bypass_paths,
+            disabled=auth.disable_auth,
+            admins=auth.admin_keys,
+            senders=Senders(auth.trusted_ips, auth.trusted_proxies),
+            guard=self._brute_force if protection.enabled else None,
+        )
 
     # Changes while it runs
 
@@ -269,9 +323,12 @@ class House:
             max_sessions=options.max_sessions,
             cleanup_enabled=options.cleanup_enabled,
         )
-        if old.get(LoggingOptions).level != new.get(LoggingOptions).level:
-            logging.getLogger().setLevel(new.get(LoggingOptions).level.upper())
+        tell_of_switch(old.get(RedactionOptions), new.get(RedactionOptions))
+        if old.get(LoggingOptions) != new.get(LoggingOptions):
+            self.configure_logging(new.get(LoggingOptions))
+        self._usage = self._ledgers.choose(new.get(UsageOptions), new.get(AuditOptions))
         self.running.gateway = self._gateway(settings, before)
+        self._capture.configure(capture_settings(settings))
 
     def _session_ended(self, session: Session) -> None:
         self.gateway.backends.end_session(session.address)
@@ -284,6 +341,7 @@ class House:
         """Begins what runs beside the requests: the watch over files, the clean-up of sessions. Needs the event loop, and nobody served yet."""
         self._watch_files()
         self._sweep_later()
+        self._ledgers.start()
         if (room := self.gateway.context_window) is not None:
             room.load()  # holds the interpreter for a tenth of a second, which nobody waits for yet
 
@@ -319,6 +377,10 @@ class House:
         await asyncio.to_thread(self.saved.close)
         for log in self._logs.values():
             await log.close()
+        await self._capture.close()
+        for file in self._audit_files.values():
+            await file.close()
+        await self._ledgers.close()
         await self._store.close()
         await self.gateway.backends.close()
         for transport in (*self._old_transports, self.transport):
@@ -329,6 +391,10 @@ def _own_files(settings: Settings) -> tuple[Path, ...]:
     """What no agent that runs here may see: keys stand in it. Of what was looked for, only what is there: another agent's project may
     lie in a directory that holds no configuration."""
     return (settings.data_dir, settings.state_file, *(file for file in settings.files if file.is_file()))
+
+
+def _set_level(options: LoggingOptions) -> None:
+    logging.getLogger().setLevel(options.level.upper())
 
 
 def _load(reloader: Reloader) -> tuple[Settings, SavedState]:
@@ -347,7 +413,9 @@ def _writable(directory: Path, warnings: list[str]) -> Path | None:
         reason = "not writable"
     except OSError as error:
         reason = error.strerror or "not usable"
-    warnings.append(f"data directory {directory} is {reason}: usage and state are kept in memory only")
+    warnings.append(
+        f"data directory {directory} cannot be used ({reason}): usage and state are kept in memory only; choose another with --data-dir"
+    )
     return None
 
 
@@ -365,7 +433,7 @@ def _seal_key(directory: Path | None) -> bytes:
     key = random.token_bytes(_SEAL_KEY_BYTES)
     draft = directory / f"seal.key.{os.getpid()}"
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(key)
         os.replace(draft, path)

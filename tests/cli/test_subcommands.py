@@ -71,13 +71,31 @@ def test_the_specification_names_no_command_that_does_not_exist() -> None:
         pytest.skip("the specification is not beside the checkout")
     text = (SHARED / "spec" / "operations.md").read_text().partition("### OPS-11")[2].partition("### ")[0]
     named = set(re.findall(r"`(serve|config|models|usage|routes|stream-test|version)\b", text))
-    assert named - set(COMMANDS) == {"usage"}  # comes with OPS-07
+    assert named - set(COMMANDS) == set()
 
 
-@pytest.mark.parametrize("name", ["models", "routes", "stream-test", "version", "serve"])
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_given_help_then_every_flag_of_the_specification_is_listed(tmp_path: Path) -> None:
+    """`python -m llm_proxy --help`; spellings in brackets are kept for old scripts and not shown"""
+    if SHARED is None:
+        pytest.skip("the specification is not beside the checkout")
+    rows = [line for line in (SHARED / "spec" / "configuration.md").read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) > 100
+    shown = out(run(tmp_path, ["--help"]))
+    shown_cells = [re.sub(r"\([^)]*\)", "", cell) for row in rows for cell in row.split(" | ")]
+    flags = {flag for cell in shown_cells for flag in re.findall(r"`(--[a-z][a-z-]+)", cell)}
+    assert len(flags) > 80
+    assert [flag for flag in sorted(flags) if not re.search(rf"{flag}(?![\w-])", shown)] == []
+
+
+CONFIG = ("check", "show", "example", "schema")
+
+
+HELPED = [*(name for name in COMMANDS if name != "config"), *(f"config {one}" for one in CONFIG)]
+
+
+@pytest.mark.parametrize(("name", "flag"), [*((name, "--help") for name in HELPED), ("serve", "-h"), ("models", "-h")])
 def test_each_command_has_a_help_of_its_own(tmp_path: Path, name: str, flag: str) -> None:
-    ended = run(tmp_path, [name, flag])
+    ended = run(tmp_path, [*name.split(), flag])
     assert ended.returncode == 0
     assert "usage: llm-proxy" in out(ended)
     assert ended.stderr == b""
@@ -91,6 +109,27 @@ def test_the_help_of_a_command_names_its_flags_and_an_example(tmp_path: Path, na
     text = out(run(tmp_path, [name, "--help"]))
     assert [flag for flag in flags if flag not in text] == []
     assert f"  llm-proxy {name}" in text
+
+
+def test_config_alone_and_wrong_words_say_what_there_is(tmp_path: Path) -> None:
+    for arguments, status in (
+        (["--help"], 0),
+        ([], 2),
+        (["chekc"], 2),
+        (["example", "more"], 2),
+        (["check", "--nope"], 2),
+    ):
+        ended = run(tmp_path, ["config", *arguments])
+        assert ended.returncode == status, arguments
+        assert "Traceback" not in err(ended)
+    listed = out(run(tmp_path, ["config", "--help"]))
+    assert re.findall(r"^  ([a-z]+)  ", listed, re.MULTILINE) == list(CONFIG)
+
+
+def test_config_check_says_that_a_file_is_not_there_yet(tmp_path: Path) -> None:
+    ended = run(tmp_path, ["config", "check", "later.yaml"])
+    assert ended.returncode == 0  # as a start with --config later.yaml
+    assert "later.yaml does not exist yet" in err(ended)
 
 
 def test_nothing_is_coloured_where_no_terminal_is(proxy: Proxy, tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_every_file_that_was_read_or_looked_for_is_known(tmp_path: Path, write: 
         folder / "backend.yaml",
         folder / "default_models.yaml",
         tmp_path / "config" / "edit_precision_patterns.yaml",
+        tmp_path / "config" / "prices.yaml",
         tmp_path / "config" / "prompts" / "empty_response_auto_retry_prompt.md",
         tmp_path / "config" / "tool_call_reactor_config.yaml",
         tmp_path / "config" / "reasoning_aliases.yaml",

@@ -26,46 +26,7 @@ PAGE = SHARED / "spec" / "configuration.md" if SHARED is not None else None
 WHY_SKIPPED: Final = "the specification is not here (folder 'shared' beside the checkout, or LLM_PROXY_SHARED)"
 OPTIONS: Final = [option for group in GROUPS for option in group.options]
 
-LATER: Final = {
-    "daemon": "OPS-17",
-    "auth.trusted_ips": "OPS-03",
-    "auth.trusted_proxies": "OPS-03",
-    "auth.brute_force_protection.enabled": "OPS-02",
-    "auth.brute_force_protection.max_failed_attempts": "OPS-02",
-    "auth.brute_force_protection.ttl_seconds": "OPS-02",
-    "auth.brute_force_protection.initial_block_seconds": "OPS-02",
-    "auth.brute_force_protection.block_multiplier": "OPS-02",
-    "auth.brute_force_protection.valid_keys_pass": "OPS-02",
-    "auth.brute_force_protection.max_block_seconds": "OPS-02",
-    "redact_api_keys_in_prompts": "OPS-04",
-    "redaction.patterns": "OPS-04",
-    "logging.max_size_mb": "OPS-13",
-    "logging.backup_count": "OPS-13",
-    "logging.per_module": "OPS-13",
-    "logging.request_logging": "OPS-13",
-    "logging.response_logging": "OPS-13",
-    "logging.capture_file": "OPS-05",
-    "logging.capture_buffer_size": "OPS-05",
-    "logging.capture_flush_interval": "OPS-05",
-    "logging.capture_max_entries_per_flush": "OPS-05",
-    "logging.capture_max_bytes": "OPS-05",
-    "logging.capture_max_files": "OPS-05",
-    "logging.capture_total_max_bytes": "OPS-05",
-    "logging.capture_rotate_interval_seconds": "OPS-05",
-    "logging.capture_truncate_bytes": "OPS-05",
-    "usage_tracking.repository": "OPS-07",
-    "usage_tracking.file_path": "OPS-07",
-    "usage_tracking.retention_days": "OPS-07",
-    "usage_tracking.price_file": "OPS-08",
-    "audit.enabled": "OPS-09",
-    "audit.file": "OPS-09",
-    "audit.retention_days": "OPS-09",
-    "response_cache.enabled": "OPS-15",
-    "response_cache.ttl": "OPS-15",
-    "response_cache.max_entries": "OPS-15",
-    "response_cache.max_bytes": "OPS-15",
-    "performance.summary": "OPS-14",
-}
+LATER: Final[dict[str, str]] = {}
 """Paths and chat keys of rows whose feature is not built yet -> its id."""
 
 ELSEWHERE: Final = {

@@ -68,7 +68,9 @@ class Side:
         response = self._connection.getresponse()
         data = response.read()
         calls = [_seen(request) for request in self._upstream.requests if request.method == "POST"]
-        return Result(response.status, {name.lower(): value for name, value in response.getheaders()}, data, calls)
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        headers.pop("x-llm-proxy-overhead-ms", None)  # a duration
+        return Result(response.status, headers, data, calls)
 
     def close(self) -> None:
         self._connection.close()

@@ -95,8 +95,8 @@ def test_numbered_keys_of_the_environment_merge_in_order_and_equal_ones_count_on
     }  # fmt: skip
     with started(environment=environment) as proxy:
         found = listed(proxy)
-        assert found["gemini"]["keys"] == ["GEMINI_API_KEY", "GEMINI_API_KEY_2"]
-        assert found["zai"]["keys"] == ["ZAI_API_KEY_1", "ZAI_API_KEY_3"]
+        assert [key["name"] for key in found["gemini"]["keys"]] == ["GEMINI_API_KEY", "GEMINI_API_KEY_2"]
+        assert [key["name"] for key in found["zai"]["keys"]] == ["ZAI_API_KEY_1", "ZAI_API_KEY_3"]
         assert not found["openai"]["functional"]
         assert "warning: " in proxy.banner and "OPENAI_API_KEY" in proxy.banner
 

@@ -677,7 +677,8 @@ def test_be_02_keys_of_flag_variable_and_file() -> None:
         "GEMINI_API_KEY": "changeme",
     }
     with started("--gemini-api-key", "flag-g", config=config, environment=env) as proxy:
-        keys = {one["id"]: one["keys"] for one in proxy.get("/internal/backends").json["data"]}
+        listed = proxy.get("/internal/backends").json["data"]
+        keys = {one["id"]: [key["name"] for key in one["keys"]] for one in listed}
         assert keys["openai"] == ["OPENAI_API_KEY_1", "OPENAI_API_KEY_3"]
         assert keys["anthropic"] == ["default"]
         assert keys["openrouter"] == ["openrouter#1", "openrouter#3"]

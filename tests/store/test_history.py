@@ -17,14 +17,15 @@ from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.features.history import MOST_TEXT, History
 from llm_proxy.sessions.session import Session
 from llm_proxy.store.session_log import SessionLog, log_name
-from llm_proxy.wire.secrets import Secret, scrub
+from llm_proxy.wire.redaction import Redactor
+from llm_proxy.wire.secrets import Secret
 from tests.store.support import START
 
 KEY = Secret("provider-key-canary-4711")
 
 
 def clean(text: str) -> str:
-    return scrub(text, (KEY,))
+    return Redactor((KEY,)).clean(text)
 
 
 class OneExchange:

@@ -10,14 +10,15 @@ from llm_proxy.conversation.fault import FaultError
 from llm_proxy.server import session_pages
 from llm_proxy.store.session_file import SessionFile
 from llm_proxy.store.sessions import Sessions
-from llm_proxy.wire.secrets import Secret, scrub
+from llm_proxy.wire.redaction import Redactor
+from llm_proxy.wire.secrets import Secret
 from tests.store.support import START, Clock, entry, use
 
 KEY = Secret("provider-key-canary-4711")
 
 
 def clean(text: str) -> str:
-    return scrub(text, (KEY,))
+    return Redactor((KEY,)).clean(text)
 
 
 @pytest.fixture

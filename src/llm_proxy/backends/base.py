@@ -17,6 +17,7 @@ from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.base import ModelInfo
 from llm_proxy.dialects.capabilities import Capabilities
 from llm_proxy.wire.secrets import Secret
+from llm_proxy.wire.tap import WireTap
 from llm_proxy.wire.urls import Origin
 
 Action = Literal["generate", "count", "embeddings", "completions"]
@@ -45,6 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     there is none, then the back end's own. `loop_guard`: value of the hop
     header, sent to custom and loopback URLs only. `key` None: a back end without keys. `session` names the conversation, also across
     client keys, "" for none; `directory` is where an agent shall work, as chosen in the chat, "" for the configured one.
+    `tap` hears what goes out and what comes back.
     """
 
     dialect: str
@@ -60,6 +62,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     redirect: Redirect | None = None
     session: str = ""
     directory: str = ""
+    tap: WireTap | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Pooled connections on aiohttp: how they open, when they may be used again, and how they are cut.
 
-Owns everything that concerns the HTTP library: its sessions, its private hooks (named below, each with its
-reason) and the meaning of its exceptions. Knows no credential, no redirect rule and no provider.
+Owns everything that concerns the HTTP library: its sessions and its private hooks (named below, each with its
+reason). What its exceptions mean is `connection_faults.py`'s. Knows no credential, no redirect rule and no provider.
 
 The hooks, verified with aiohttp 3.14: `TCPConnector._factory` (a protocol that counts interim
 answers and drops connections that speak while idle), `_resolve_host` (addresses are checked where they are
@@ -11,7 +11,6 @@ used), `_create_connection` and `connect` (fresh or reused), `_release` (idle co
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
 import ipaddress
 import socket
@@ -30,8 +29,16 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
-from llm_proxy.backends.transport import AddressPolicy, ConnectError, Endpoint, Resolver
-from llm_proxy.conversation.fault import Fault, FaultError, FaultKind
+from llm_proxy.backends.connection_faults import (
+    PROXY_WANTS_CREDENTIALS,
+    AddressRefused,
+    NotAnAnswer,
+    refused_by_proxy,
+    silence,
+    translate,
+)
+from llm_proxy.backends.transport import AddressPolicy, Endpoint, Resolver
+from llm_proxy.conversation.fault import Fault, FaultError
 from llm_proxy.wire.headers import is_valid_header_name
 from llm_proxy.wire.urls import AddressClass, Origin, address_class
 
@@ -55,14 +62,6 @@ _ALLOWED: dict[AddressPolicy, frozenset[AddressClass]] = {
     "public": frozenset(("public",)),
     "local": frozenset(("public", "private", "loopback")),
 }
-
-
-class _Refused(aiohttp.ClientError):
-    """The address is not one that this call may reach."""
-
-
-class _Nonsense(aiohttp.ClientError):
-    """What came is no HTTP answer that we accept."""
 
 
 class _Opening:
@@ -120,7 +119,7 @@ class _Handler(ResponseHandler):
         if 100 <= data[0].code < 200 and data[0].code != 101:
             self.interim += 1
             if self.interim > MOST_INTERIM:
-                self.set_exception(_Nonsense(f"more than {MOST_INTERIM} interim answers"))
+                self.set_exception(NotAnAnswer(f"more than {MOST_INTERIM} interim answers"))
             return
         super().feed_data(data, size)
 
@@ -190,11 +189,11 @@ class _Connector(aiohttp.TCPConnector):
         """One refused address refuses the host: which one is connected to must not be left to chance."""
         kind = address_class(address)
         if kind not in _ALLOWED[self._policy]:
-            raise _Refused(kind)
+            raise AddressRefused(kind)
         address = _unmapped(address)
         for own, own_port in self._own_addresses():
             if own_port == port and (own == address or (own in ("0.0.0.0", "::") and _is_ours(address))):
-                raise _Refused("own")
+                raise AddressRefused("own")
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if isinstance(protocol, _Handler):
@@ -268,7 +267,7 @@ class RawResponse:
             return await self._response.content.readany()
         except TimeoutError:
             self.close()
-            raise FaultError(_silence(self._label, self._silence)) from None
+            raise FaultError(silence(self._label, self._silence)) from None
         except (aiohttp.ClientError, OSError, EOFError):
             self.close()
             message = f"{self._label} broke the answer off before its end, or framed it wrongly."
@@ -358,10 +357,19 @@ class Connections:
                         opening.anew = True
                         opening.protocol = None
                         continue
-                    raise _translate(error, label, connect_timeout, silence_timeout) from None
+                    raise translate(
+                        error,
+                        label,
+                        connect_timeout=connect_timeout,
+                        silence_timeout=silence_timeout,
+                        proxied=proxy is not None,
+                    ) from None
         finally:
             _opening.reset(token)
         raw = RawResponse(response, opening.protocol, label, silence_timeout)
+        if proxy is not None and raw.status == PROXY_WANTS_CREDENTIALS:  # no provider's word
+            raw.close()
+            raise refused_by_proxy(label, raw.status)
         if problem := _find_ambiguity(raw.headers):
             raw.close()
             raise FaultError(Fault(kind="upstream", message=f"{label} sent an answer {problem}."))
@@ -427,75 +435,3 @@ def _find_ambiguity(headers: Sequence[tuple[str, str]]) -> str:
     if size > LARGEST_HEAD:
         return f"with more than {LARGEST_HEAD} bytes of headers"
     return ""
-
-
-# ---- what an exception of the library means; sentences name no address (OPS-20)
-
-
-def _silence(label: str, seconds: float | None) -> Fault:
-    return Fault(kind="timeout", message=f"{label} sent nothing for {seconds:g} seconds (option proxy.timeout).")
-
-
-def _translate(error: BaseException, label: str, connect_timeout: float, silence_timeout: float | None) -> FaultError:
-    def unreachable(text: str, kind: FaultKind = "unavailable") -> ConnectError:
-        return ConnectError(Fault(kind=kind, message=f"{label} {text}"))
-
-    match error:
-        case _Refused():
-            message = f"{label} cannot be called at this address: addresses of this kind are not allowed here."
-            return FaultError(Fault(kind="permission", message=message, side="proxy"))
-        case aiohttp.ConnectionTimeoutError():
-            return unreachable(
-                f"gave no connection within {connect_timeout:g} seconds (option proxy.connect_timeout).",
-                "timeout",
-            )
-        case TimeoutError():
-            return FaultError(_silence(label, silence_timeout))
-        case aiohttp.ClientProxyConnectionError():
-            return unreachable(
-                "cannot be reached: no answer from the HTTP proxy (proxy.upstream_proxy, or HTTPS_PROXY)."
-            )
-        case aiohttp.ClientHttpProxyError():
-            return unreachable(
-                f"cannot be reached: the HTTP proxy refused with status {error.status} "
-                "(option proxy.upstream_proxy, or HTTPS_PROXY)."
-            )
-        case aiohttp.ClientConnectorDNSError():
-            return unreachable("cannot be reached: DNS does not know the host name of its base_url.")
-        case aiohttp.ClientConnectorCertificateError():
-            return unreachable(f"cannot be reached: {_certificate_problem(error.certificate_error)}.")
-        case aiohttp.ClientSSLError():
-            return unreachable("cannot be reached: the TLS handshake failed (is base_url really https?).")
-        case aiohttp.ClientConnectorError():
-            return unreachable(f"cannot be reached: {_connect_problem(error.os_error)} (check base_url).")
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
-            message = f"{label} closed the connection before it answered."
-            return FaultError(Fault(kind="closed", message=message))
-        case _Nonsense():
-            return FaultError(Fault(kind="upstream", message=f"{label} sent {error}."))
-        case _:
-            message = f"{label} answered with something that is not valid HTTP."
-            return FaultError(Fault(kind="upstream", message=message))
-
-
-def _certificate_problem(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, …_IP_ADDRESS_MISMATCH
-            return "the server's certificate is for another name than that of base_url"
-        if error.verify_code == 10:
-            return "the server's certificate has expired"
-    return "the server's certificate is not trusted (self-signed, or by an unknown authority)"
-
-
-def _connect_problem(error: OSError) -> str:
-    match error.errno:
-        case errno.ECONNREFUSED:
-            return "the connection was refused"
-        case errno.ENETUNREACH | errno.EHOSTUNREACH:
-            return "the network or the host is unreachable"
-        case errno.ECONNRESET:
-            return "the connection was reset"
-        case errno.EMFILE | errno.ENFILE:
-            return "this process has no file descriptors left"
-        case _:
-            return "the connection failed"

@@ -21,7 +21,7 @@ import msgspec
 
 from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.demo_answers import MODELS, Script, answer, prompt_text
-from llm_proxy.backends.transport import MemoryResponse, Response
+from llm_proxy.backends.transport import MemoryResponse, Response, tapped
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError
@@ -111,6 +111,9 @@ class DemoBackend:
         """Nothing runs in the background."""
 
     async def open(self, call: Call) -> Response:
+        return await tapped(call.tap, f"{self.id}:{call.model}", call.body, self._answer(call))
+
+    async def _answer(self, call: Call) -> Response:
         request = msgspec.json.decode(call.body)
         if not isinstance(request, dict):
             return _error(400, "The body is not a JSON object.")

@@ -236,6 +236,7 @@ class HttpBackend:
             silence_timeout=self.settings.timeout,
             keep=self.settings.max_connections,
             label=self._label,
+            tap=call.tap,
         )
 
     async def _open_redirected(
@@ -270,6 +271,7 @@ class HttpBackend:
             address_policy=redirect.policy,
             keep=self.settings.max_connections,
             label=self._label,
+            tap=call.tap,
         )
 
     def _target(self, base: str, call: Call) -> str:

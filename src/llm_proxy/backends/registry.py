@@ -161,10 +161,11 @@ class Backends:
 
     @property
     def login_tokens(self) -> list[Secret]:
-        """The tokens that logins use now: nothing that is shown may hold them."""
-        logins = [getattr(backend, "login", None) for backend in self._built.values()]
-        found: list[Token | None] = [login.found for login in logins if login is not None]
-        return [token.access for token in found if token is not None]
+        """The tokens that logins use now: nothing that is shown may hold them. Callable in any thread."""
+        logins = [login for backend in list(self._built.values()) if (login := getattr(backend, "login", None))]
+        found: list[Token | None] = [login.found for login in logins]
+        renewing: list[Secret | None] = [getattr(login, "refresh_token", None) for login in logins]
+        return [token.access for token in found if token is not None] + [secret for secret in renewing if secret]
 
     async def models(self, backend: Backend) -> list[ModelInfo]:
         """The models of one back end with ids as clients write them: `backend:model`."""

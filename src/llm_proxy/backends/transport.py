@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib import request as urllib_request
@@ -22,6 +22,7 @@ from llm_proxy.wire.encodings import Decoder
 from llm_proxy.wire.faults import UrlFault, WireFault
 from llm_proxy.wire.headers import HOP_BY_HOP, is_valid_header_name, is_valid_header_value
 from llm_proxy.wire.secrets import Secret
+from llm_proxy.wire.tap import WireTap
 from llm_proxy.wire.urls import Origin, parse_base_url
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ _OWN_HEADERS = HOP_BY_HOP | frozenset(("host", "content-length", "accept-encodin
 
 # A provider's answer has no more than this in any recording; llama.cpp and gateways stay far below too.
 LARGEST_BODY = 256 * 1024 * 1024
+
+LEFT_UNREAD = "nobody waited for the rest"
+"""What a tap hears at the end of a call that was given up before its answer was complete."""
 
 
 class ConnectError(FaultError):
@@ -171,6 +175,54 @@ class HttpResponse(_Body):
         self._raw.close()
 
 
+class TappedResponse(_Body):
+    """An answer that somebody listens to."""
+
+    def __init__(self, inner: Response, tap: WireTap) -> None:
+        self._inner = inner
+        self._tap: WireTap | None = tap
+        self.status = inner.status
+        self.headers = inner.headers
+        tap.response(inner.status, inner.headers)
+
+    async def chunk(self) -> bytes:
+        try:
+            piece = await self._inner.chunk()
+        except FaultError as error:
+            self._end(error.fault.message)
+            raise
+        if self._tap is not None:
+            if piece:
+                self._tap.chunk(piece)
+            else:
+                self._end("")
+        return piece
+
+    def close(self) -> None:
+        self._inner.close()
+        self._end(LEFT_UNREAD)
+
+    def _end(self, failure: str) -> None:
+        tap, self._tap = self._tap, None
+        if tap is not None:
+            tap.end(failure)
+
+
+async def tapped(tap: WireTap | None, destination: str, body: bytes, opening: Awaitable[Response]) -> Response:
+    """The response that `opening` gives, of a call that `tap` hears from its beginning to its end."""
+    if tap is None:
+        return await opening
+    tap.request(destination, body)
+    try:
+        return TappedResponse(await opening, tap)
+    except FaultError as error:
+        tap.end(error.fault.message)
+        raise
+    except BaseException:
+        tap.end(LEFT_UNREAD)
+        raise
+
+
 def _nonsense(message: str) -> FaultError:
     return FaultError(Fault(kind="upstream", message=message))
 
@@ -227,14 +279,15 @@ class Transport:
         address_policy: AddressPolicy = "operator",
         keep: int = 100,
         label: str = "The provider",
-    ) -> HttpResponse:
+        tap: WireTap | None = None,
+    ) -> Response:
         """Send `body` and return when the headers of the answer have arrived.
 
         `silence_timeout`: longest time without a byte, before the headers and between chunks. `keep`: idle
-        connections kept per origin. `label` begins the sentences of faults (`Back end openai`). Raises
-        FaultError; ConnectError if nothing was sent.
+        connections kept per origin. `label` begins the sentences of faults (`Back end openai`). `tap` hears the call.
+        Raises FaultError; ConnectError if nothing was sent.
         """
-        return await self._call(
+        opening = self._call(
             "POST",
             to,
             headers,
@@ -246,6 +299,7 @@ class Transport:
             keep,
             label,
         )
+        return await tapped(tap, f"{to.origin}{to.target.partition('?')[0]}" if tap else "", body, opening)
 
     async def get(
         self,

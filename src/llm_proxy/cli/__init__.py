@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
+
+from llm_proxy.cli import streams
 
 COMMANDS = {
     "serve": "start the proxy (the default)",
     "config": "check, show, example, schema: look at the configuration without starting",
     "models": "list the models of each back-end, as a running proxy sees them",
+    "usage": "show tokens and cost, of a running proxy or from its records",
     "routes": "list the failover routes in force",
+    "capture": "list, show, follow, export: read what was captured of calls to providers",
     "logins": "list the logins of vendors' CLIs on this machine",
     "stream-test": "stream one answer from a running proxy and show when each event arrives",
     "version": "print the version",
@@ -31,18 +34,26 @@ def run(arguments: Sequence[str]) -> int:
     name, rest = "serve", list(arguments)
     if rest and not rest[0].startswith("-"):
         name, rest = rest[0], rest[1:]
+    streams.open_closed()
     try:
-        return _dispatch(name, rest)
+        status = _dispatch(name, rest)
+        sys.stdout.flush()
+        return status
     except CommandFault as fault:
-        print(f"llm-proxy: {fault}", file=sys.stderr)
+        streams.say(f"llm-proxy: {fault}")
         return fault.status
     except KeyboardInterrupt:
-        print("\nllm-proxy: interrupted", file=sys.stderr)
+        streams.say("\nllm-proxy: interrupted")
         return 1
     except BrokenPipeError:
-        # Whoever read the output has enough (`llm-proxy models | head`); the interpreter must not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # whoever read the output has enough (`llm-proxy models | head`)
+    except OSError as error:
+        if name == "serve" or error.errno not in streams.NO_ROOM:
+            raise
+        streams.say(f"llm-proxy: the output cannot be written: {error.strerror}")
         return 1
+    finally:
+        streams.forget_unwritten()
 
 
 def _dispatch(name: str, rest: list[str]) -> int:
@@ -76,10 +87,18 @@ def _command(name: str) -> Callable[[Sequence[str]], int] | None:
             from llm_proxy.cli.models import models
 
             return models
+        case "usage":
+            from llm_proxy.cli.usage import usage
+
+            return usage
         case "routes":
             from llm_proxy.cli.routes import routes
 
             return routes
+        case "capture":
+            from llm_proxy.cli.capture import capture
+
+            return capture
         case "logins":
             from llm_proxy.cli.logins import logins
 
@@ -97,6 +116,8 @@ def _version(rest: Sequence[str]) -> int:
 
     if any(argument in _HELP for argument in rest):
         print("usage: llm-proxy version\n\nprint the version")
+    elif unknown := [argument for argument in rest if argument != "--version"]:
+        raise CommandFault(f"version: unexpected argument {unknown[0]!r}", 2)
     else:
         print(f"llm-proxy {__version__}")
     return 0

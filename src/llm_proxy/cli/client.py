@@ -33,6 +33,10 @@ _MOST_ERROR_BYTES = 65536
 _TOO_WIDE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
+class NotRunning(CommandFault):
+    """Nobody answers at the address of the proxy."""
+
+
 class Proxy(msgspec.Struct, frozen=True):
     """Where a proxy listens, and the client key for it ("" for none). `path` stands before `/v1`."""
 
@@ -141,7 +145,7 @@ def _answer(
         connection.connect()
     except (OSError, http.client.HTTPException) as error:
         message = f"no proxy answers at {proxy} ({_words(error)}); start one with llm-proxy, or name another with --url"
-        raise CommandFault(message) from None
+        raise NotRunning(message) from None
     assert isinstance(connection.sock, socket.socket)
     connection.sock.settimeout(silence)
     try:

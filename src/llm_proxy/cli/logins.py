@@ -27,7 +27,8 @@ from llm_proxy.cli import client
 from llm_proxy.config import Settings
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.config.built_in import BUILT_IN
-from llm_proxy.wire.secrets import Secret, scrub
+from llm_proxy.wire.redaction import Redactor
+from llm_proxy.wire.secrets import Secret
 
 _EXAMPLES: Final = """states:
   valid        good by what its file says; whether the provider still takes it, only a call can tell
@@ -202,7 +203,7 @@ def _account(type_: str, token: Token, renewal: Secret | None) -> str:
         hint = f"plan {hint}"
     # Other programs write it; nothing hinders them to put a token into the wrong place.
     secrets = [secret for secret in (token.access, renewal) if secret is not None]
-    return client.printable(scrub(hint, secrets))[:_LONGEST_HINT]
+    return client.printable(Redactor(secrets).clean(hint))[:_LONGEST_HINT]
 
 
 def _path(path: Path) -> str:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llm_proxy.boot import House
+    from llm_proxy.cli.daemon import Background
+    from llm_proxy.cli.log import LineWriter
     from llm_proxy.config import ConfigError, Settings
     from llm_proxy.config.reload import Reloader
+    from llm_proxy.wire.redaction import Redactor
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -26,28 +29,51 @@ def serve(arguments: Sequence[str]) -> int:
         settings = reloader.load()
     except ConfigError as error:
         return _refuse(error)
-    from llm_proxy.cli import log
-    from llm_proxy.config.groups import LoggingOptions
+    from llm_proxy.cli.command_line import hide_secrets
+    from llm_proxy.config.groups import ServerOptions
 
+    warnings = hide_secrets(arguments, GROUPS)
+    if settings.get(ServerOptions).daemon:
+        from llm_proxy.cli import daemon
+
+        return daemon.run(settings, lambda background: _serve(reloader, settings, warnings, background))
+    return _serve(reloader, settings, warnings)
+
+
+def _serve(reloader: Reloader, settings: Settings, warnings: list[str], background: Background | None = None) -> int:
+    from llm_proxy.cli import log
+    from llm_proxy.cli.log_secrets import hear_uncaught
+    from llm_proxy.config.groups import LoggingOptions
+    from llm_proxy.config.known_secrets import known_secrets
+    from llm_proxy.wire.redaction import Redactor
+
+    redactor = Redactor(known_secrets(settings))
     options = settings.get(LoggingOptions)
     try:
-        writer = log.set_up(options.level, options.format, options.file)
+        writer = log.set_up(options, redactor.clean)
     except OSError as error:
         print(f"llm-proxy: the log file {options.file} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     try:
-        return _start(reloader)
+        hear_uncaught()
+        return _start(reloader, redactor, writer, warnings, background)
     finally:
         writer.finish()
 
 
 def _refuse(error: ConfigError) -> int:
+    from llm_proxy.config.known_secrets import of_environment
+    from llm_proxy.wire.redaction import Redactor
+
+    clean = Redactor(of_environment(os.environ)).clean
     for line in error.errors[:20]:
-        print(line, file=sys.stderr)
+        print(clean(line), file=sys.stderr)
     return 2
 
 
-def _start(reloader: Reloader) -> int:
+def _start(
+    reloader: Reloader, redactor: Redactor, log: LineWriter, warnings: list[str], background: Background | None
+) -> int:
     from llm_proxy.boot import House, raise_descriptor_limit
     from llm_proxy.config import ConfigError
     from llm_proxy.server.lifecycle import PortInUse
@@ -55,7 +81,7 @@ def _start(reloader: Reloader) -> int:
 
     raise_descriptor_limit()
     try:
-        house = House(reloader)
+        house = House(reloader, redactor)
     except ConfigError as error:
         return _refuse(error)
     except StoreUnusable as error:
@@ -67,16 +93,25 @@ def _start(reloader: Reloader) -> int:
     except OSError as error:
         print(f"llm-proxy: cannot listen: {error.strerror or error}; check --host", file=sys.stderr)
         return 1
-    return _run(house)
+    house.warnings += warnings
+    house.configure_logging = log.configure
+    house.running.on_hangup.append(log.reopen)
+    house.running.facts["log"] = lambda: {"dropped_lines": log.dropped}
+    return _run(house, background)
 
 
-def _run(house: House) -> int:
+def _run(house: House, background: Background | None) -> int:
     from llm_proxy.server.lifecycle import Lifecycle
+
+    def announce() -> None:
+        _announce(house, background.how_to_stop if background else "Ctrl-C")
+        if background is not None:
+            background.detach()
 
     async def main() -> None:
         await house.sessions.start()
         house.open()
-        lifecycle = Lifecycle(house.running, house.main, house.anthropic, lambda: _announce(house), house.close)
+        lifecycle = Lifecycle(house.running, house.main, house.anthropic, announce, house.close)
         await lifecycle.run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -99,8 +134,15 @@ def _source_of_key(settings: Settings) -> str:
     return settings.source_of("auth.auth_token") if source == "default" else source
 
 
-def _announce(house: House) -> None:
+def _config_file(settings: Settings) -> str:
+    if settings.config_file is None:
+        return "none"
+    return f"{settings.config_file}" + ("" if settings.config_file.exists() else " (not there yet: taken as empty)")
+
+
+def _announce(house: House, how_to_stop: str) -> None:
     """The start lines (OPS-17, GEN-02), on standard error: they are for the person, not for a log file."""
+    from llm_proxy.cli.streams import say
     from llm_proxy.commands.options import CommandOptions
 
     for handler in logging.getLogger().handlers:
@@ -116,7 +158,7 @@ def _announce(house: House) -> None:
         f"  Gemini tools     base URL  {addresses.main}",
         f"  default back end           {gateway.backends.default.id}   (usable: {', '.join(functional)})",
         f"  data directory             {house.data_dir or 'none: state is kept in memory'}",
-        f"  config                     {settings.config_file or 'none'}",
+        f"  config                     {_config_file(settings)}",
         f"  features on                {', '.join(room.name for room in gateway.features if room.name) or 'none'}",
     ]
     commands = settings.get(CommandOptions)
@@ -131,12 +173,12 @@ def _announce(house: House) -> None:
         lines.append("  client key                 none needed (authentication is disabled)")
     else:
         lines.append(f"  client key                 as configured ({_source_of_key(settings)})")
-    lines += [f"  warning: {warning}" for warning in house.warnings]
+    lines += [f"  warning: {house.running.redactor.clean(warning)}" for warning in house.warnings]
     key = house.generated_key or ("none" if gateway.access.disabled else "$LLM_INTERACTIVE_PROXY_API_KEY")
     lines += [
         "  try it:",
         f'    curl -s {addresses.main}/v1/chat/completions -H "Authorization: Bearer {key}" \\',
         '      -H \'Content-Type: application/json\' -d \'{"model":"demo:echo","messages":[{"role":"user","content":"hi"}]}\'',
-        "  stop with Ctrl-C",
+        f"  stop with {how_to_stop}",
     ]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    say("\n".join(lines))

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
-from llm_proxy.config.kinds import ModelDefaults, NamedKey
+from llm_proxy.config.document import Node
+from llm_proxy.config.kinds import DATABASE, Mismatch, ModelDefaults, NamedKey
 from llm_proxy.config.options import ChatKey, OptionGroup, option
+from llm_proxy.wire.networks import check_network
 from llm_proxy.wire.secrets import Secret
 
 
@@ -37,6 +39,11 @@ class LocationOptions(OptionGroup, title="Files"):
     )
 
 
+def _check_host(value: str) -> str | None:
+    # A system takes an empty name for all of its addresses, which `--host "$UNSET"` does not mean.
+    return None if value.strip() else "an address of this machine"
+
+
 class ServerOptions(OptionGroup, path="proxy", title="Server and process"):
     host: str = option(
         "127.0.0.1",
@@ -44,6 +51,7 @@ class ServerOptions(OptionGroup, path="proxy", title="Server and process"):
         env=("PROXY_HOST", "APP_HOST"),
         flag="--host",
         value_name="ADDRESS",
+        check=_check_host,
         restart=True,
         help="address to listen on; with authentication disabled always a loopback address",
     )
@@ -148,6 +156,14 @@ class ServerOptions(OptionGroup, path="proxy", title="Server and process"):
         flag="--allow-admin",
         help="no warning when running as root or administrator",
     )
+    daemon: bool = option(
+        False,
+        at="daemon",
+        env="PROXY_DAEMON",
+        flag="--daemon",
+        restart=True,
+        help="run in the background; needs a log file (--log); not on Windows",
+    )
 
 
 BYPASS_PATHS: Final = (
@@ -206,6 +222,15 @@ class AuthOptions(OptionGroup, path="auth", title="Access"):
         check=_check_path,
         help="paths that need no key",
     )
+    trusted_ips: tuple[str, ...] = option(
+        (),
+        env="TRUSTED_IPS",
+        flag="--trusted-ip",
+        item="IP addresses or blocks",
+        check=check_network,
+        value_name="ADDRESS",
+        help="addresses or blocks such as 10.0.0.0/8 whose clients need no key",
+    )
     allowed_hosts: tuple[str, ...] = option(
         (),
         env="ALLOWED_HOSTS",
@@ -223,6 +248,15 @@ class AuthOptions(OptionGroup, path="auth", title="Access"):
         check=_check_origin,
         value_name="ORIGIN",
         help="browser origins that may call the proxy",
+    )
+    trusted_proxies: tuple[str, ...] = option(
+        (),
+        env="TRUSTED_PROXIES",
+        flag="--trusted-proxy",
+        item="IP addresses or blocks",
+        check=check_network,
+        value_name="ADDRESS",
+        help="reverse proxies whose X-Forwarded-For header says who the client is",
     )
 
 
@@ -319,13 +353,31 @@ class ResponsesOptions(OptionGroup, path="responses", title="Responses"):
 def _check_format(value: str) -> str | None:
     if value == "json":
         return None
-    from logging import Formatter
+    from logging import INFO, Formatter, LogRecord
 
+    record = LogRecord("", INFO, "", 0, "", None, None)
+    vars(record).update(request_id="", session_id="")
     try:
-        Formatter(value)
-    except ValueError:
+        Formatter(value).format(record)
+    except (ValueError, TypeError, KeyError):
         return "a Python format string or json"
     return None
+
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+
+def _read_levels(node: Node) -> dict[str, str]:
+    """Levels by the name of the logger. Raises Mismatch."""
+    if not isinstance(node.value, dict):
+        raise Mismatch("a map from logger name to level", node)
+    levels: dict[str, str] = {}
+    for name, item in node.value.items():
+        level = item.value.strip().lower() if isinstance(item.value, str) else ""
+        if level not in LOG_LEVELS:
+            raise Mismatch(f"one of {', '.join(LOG_LEVELS)} for the logger {name}", item)
+        levels[name] = level
+    return levels
 
 
 class LoggingOptions(OptionGroup, path="logging", title="Logging"):
@@ -354,6 +406,38 @@ class LoggingOptions(OptionGroup, path="logging", title="Logging"):
         default_text="standard error",
         help="file that gets the log",
     )
+    max_size_mb: int = option(
+        10,
+        env="LOG_MAX_SIZE_MB",
+        minimum=0,
+        unit="megabytes",
+        help="size at which the log file is put aside and a new one begun; 0 = never",
+    )
+    backup_count: int = option(
+        5, env="LOG_BACKUP_COUNT", minimum=0, help="files put aside that are kept, as FILE.1 (the newest), FILE.2, …"
+    )
+    per_module: dict[str, str] = option(
+        {},
+        reader=_read_levels,
+        kind="json",
+        item="logger name to level",
+        help="levels of single loggers and all below them, such as `llm_proxy.routing: debug`",
+    )
+    request_logging: bool = option(
+        False, env="REQUEST_LOGGING", help="one line when a request has been read, without its body"
+    )
+    response_logging: bool = option(
+        False, env="RESPONSE_LOGGING", help="one line when an answer has ended, without its body"
+    )
+
+
+class PerformanceOptions(OptionGroup, path="performance", title="Performance"):
+    summary: bool = option(
+        True,
+        env="PERFORMANCE_SUMMARY",
+        switch="performance-summary",
+        help="one line per request that says where its time went, and the header x-llm-proxy-overhead-ms",
+    )
 
 
 class UsageOptions(OptionGroup, path="usage_tracking", title="Usage"):
@@ -363,6 +447,45 @@ class UsageOptions(OptionGroup, path="usage_tracking", title="Usage"):
         env_off="DISABLE_ACCOUNTING",
         off_flag="--disable-accounting",
         help="record tokens, cost and duration of each call",
+    )
+    repository: Literal["file", "in_memory"] = option(
+        "file", env="USAGE_REPOSITORY", help="where usage and audit are kept"
+    )
+    file_path: str | None = option(
+        None,
+        env="USAGE_FILE_PATH",
+        kind="path",
+        item=DATABASE,
+        default_text="usage.sqlite3 in the data directory",
+        help="SQLite file of the repository `file`, a directory for it, or an address such as postgresql://user@host/name",
+    )
+    retention_days: int = option(
+        365,
+        env="USAGE_RETENTION_DAYS",
+        minimum=0,
+        maximum=36_500,
+        unit="days",
+        help="age at which a usage row is deleted; 0 keeps for ever",
+    )
+
+
+class AuditOptions(OptionGroup, path="audit", title="Audit"):
+    enabled: bool = option(
+        False,
+        env="AUDIT_ENABLED",
+        switch="audit",
+        help="keep the texts of requests, answers and commands, without secrets",
+    )
+    file: Path | None = option(
+        None, env="AUDIT_FILE", help="JSON Lines file that gets a copy of each entry of the audit log"
+    )
+    retention_days: int = option(
+        30,
+        env="AUDIT_RETENTION_DAYS",
+        minimum=0,
+        maximum=36_500,
+        unit="days",
+        help="age at which an entry of the audit log is deleted; 0 keeps for ever",
     )
 
 

@@ -106,6 +106,12 @@ class Mismatch(Exception):
         self.node = node
 
 
+DATA_FILE: Final = "a file of the data directory"
+DATABASE: Final = "a file, a directory or the address of a database"
+"""A path that may be an address instead: its value is text, for which `store/ledger` finds the database."""
+"""The `item` of a path that stays relative when it is: its room looks for it in the data directory (CFG-02)."""
+
+
 class Kind(msgspec.Struct, frozen=True):
     """Type, range and spellings of one option."""
 
@@ -122,7 +128,7 @@ class Kind(msgspec.Struct, frozen=True):
     item: str = "text"
     check: Callable[[str], str | None] | None = None
     reader: Callable[[Node], object] | None = None
-    """Of `records`: makes the value, or raises `Mismatch`."""
+    """Of `records`, and of a map with a form of its own: makes the value, or raises `Mismatch`."""
 
     @property
     def expected(self) -> str:
@@ -143,7 +149,7 @@ class Kind(msgspec.Struct, frozen=True):
             case "models":
                 text = "a list of model names, or a map from model name to its limits"
             case "json":
-                text = "a map"
+                text = "a map" if self.item == "text" else f"a map from {self.item}"
             case "routes":
                 text = "a map from name to policy and elements"
             case "defaults":
@@ -189,6 +195,8 @@ class Kind(msgspec.Struct, frozen=True):
                 return _read_headers(node)
             case "models":
                 return _read_models(node)
+            case "json" if self.reader is not None:
+                return self.reader(node)
             case "json":
                 if not isinstance(node.value, dict):
                     raise Mismatch(self.expected, node)
@@ -226,7 +234,10 @@ class Kind(msgspec.Struct, frozen=True):
             case "path":
                 if not value:
                     raise Mismatch(self.expected, node)
-                return directory / Path(value).expanduser()
+                path = Path(value).expanduser()
+                if self.item == DATABASE:
+                    return value if "://" in value else str(directory / path)
+                return path if self.item == DATA_FILE else directory / path
             case "url":
                 return read_url(node)
         if self.check is not None and (complaint := self.check(value)):
@@ -293,7 +304,7 @@ class Kind(msgspec.Struct, frozen=True):
                 return {name: self.show(member) for name, member in msgspec.structs.asdict(value).items()}
             case tuple():
                 return [self.show(item) for item in value]
-            case str() if self.base == "url":
+            case str() if self.base == "url" or self.item == DATABASE:
                 return _without_password(value)
             case dict():
                 hidden = self.base == "headers"

@@ -335,7 +335,7 @@ def _make(name: str, prefix: str, hint: object, declared: _Declaration) -> Optio
     keywords = declared.keywords
     shape = dict(keywords["shape"])
     base, choices, optional = _read_annotation(hint, shape["words"])
-    shape["base"] = "records" if shape["reader"] else shape["base"] or base
+    shape["base"] = shape["base"] or ("records" if shape["reader"] else base)
     shape["secret"] = shape["secret"] or Secret in get_args(hint) or shape["base"] == "keys"
     kind = Kind(**shape, choices=choices, optional=optional)
     path = keywords["at"] if keywords["at"] is not None else f"{prefix}.{name}" if prefix else name

@@ -65,8 +65,14 @@ class ExchangeView(CallView, Protocol):
     client_agent: str
     user: str
     requested_model: str
+    billed: Usage | None
+    """What several calls made at once have used together, where that is more than `usage` says; else None."""
+
     backend: str
     model: str
+    address: str
+    """The server of the session's own to which this try goes, "" for the back end's (RT-12)."""
+
     stream: bool
     started: float
     """Seconds, wall clock."""
@@ -76,6 +82,9 @@ class ExchangeView(CallView, Protocol):
 
     notes: list[str]
     """What safeguards did, see `note`."""
+
+    cached: bool
+    """Did the response cache answer? Then nothing was called, used or billed."""
 
     side: bool
     """An errand of an agent beside the conversation (AGT-04): it is no turn."""
@@ -140,8 +149,14 @@ class ExchangeView(CallView, Protocol):
     def confirm(self, lines: Sequence[str], shown: bool) -> None:
         """Commands ran and the rest of the message goes on: said in a header, and before the answer if `shown`."""
 
-    def keep_answer(self) -> None:
-        """Asked for in `on_request` by a room that will read `answer_text`; without it no text is collected."""
+    def keep_answer(self, most: int = 4000) -> None:
+        """Asked for in `on_request` by a room that will read `answer_text`, so many characters of it; without it no text is collected."""
+
+    def answer_length(self) -> int:
+        """About how many characters of visible text the answer has, also beyond those kept; 0 where nothing was collected."""
+
+    def answer_id(self) -> str:
+        """The provider's id of the answer, as far as it was collected."""
 
     def prompt_text(self) -> str:
         """The text of the last user message, as it came. Nothing is decoded for it."""

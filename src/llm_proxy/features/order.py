@@ -13,6 +13,7 @@ from llm_proxy.commands.options import CommandOptions
 from llm_proxy.config import Settings
 from llm_proxy.config.groups import ResponsesOptions
 from llm_proxy.features import Feature
+from llm_proxy.features.audit import Audit, EntrySink
 from llm_proxy.features.calls.dangerous_commands import DangerousCommandOptions, DangerousCommands
 from llm_proxy.features.calls.gate import ToolCallGate
 from llm_proxy.features.calls.reactor import Reactor
@@ -26,9 +27,11 @@ from llm_proxy.features.loops.content_loop import ContentLoop
 from llm_proxy.features.loops.tool_loops import ToolLoops
 from llm_proxy.features.model_defaults import ModelDefaults
 from llm_proxy.features.planning_phase import PlanningOptions, PlanningPhase
+from llm_proxy.features.pricing import pricing_of
 from llm_proxy.features.pytest_compression import PytestCompression, PytestCompressionOptions
 from llm_proxy.features.rate_limits import Counts, RateLimits, limits_anything
 from llm_proxy.features.reasoning_aliases import aliases_of
+from llm_proxy.features.redaction import PromptRedaction, RedactionOptions
 from llm_proxy.features.repair.empty_answers import EmptyAnswerOptions, EmptyAnswers
 from llm_proxy.features.repair.empty_answers import prompt_of as empty_prompt
 from llm_proxy.features.repair.json_options import JsonRepairOptions
@@ -44,11 +47,13 @@ from llm_proxy.features.thinking_budget import ThinkingBudget, ThinkingBudgetOpt
 from llm_proxy.features.usage import UsageRecording
 from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.store.protocols import UsageSink
+from llm_proxy.wire.redaction import Redactor
 
 
 class Needs(msgspec.Struct, frozen=True):
     """What rooms are built from. `usage` None switches usage recording off; `clean` takes secrets out of a text; `counts` is what
-    rate limits have counted so far, whatever the configuration was.
+    rate limits have counted so far, whatever the configuration was. `audit`: who gets the entries of the audit log, () while it is off.
+    `redactor` knows the secrets.
     """
 
     settings: Settings
@@ -56,6 +61,8 @@ class Needs(msgspec.Struct, frozen=True):
     log: Log | None
     clean: Callable[[str], str]
     counts: Counts
+    audit: tuple[EntrySink, ...] = ()
+    redactor: Redactor = msgspec.field(default_factory=Redactor)
 
 
 def _guards(settings: Settings) -> list[Feature]:
@@ -91,6 +98,8 @@ def rooms(needs: Needs) -> tuple[Feature, ...]:
         History(most=sessions.max_history_items, clean=needs.clean, log=needs.log)
     ]
     prefix = "" if commands.disable_interactive_commands else commands.command_prefix
+    if needs.audit:
+        order.append(Audit(needs.audit, needs.clean))  # before the commands, whose local replies no later room sees
     if prefix:
         order.append(  # before all that looks at the conversation: what remains is what the model shall see
             ChatCommands(
@@ -115,10 +124,14 @@ def rooms(needs: Needs) -> tuple[Feature, ...]:
     if (budget := settings.get(ThinkingBudgetOptions).thinking_budget) is not None:
         order.append(ThinkingBudget(budget))  # after all that shapes reasoning: it counts above every other source
     order.append(PytestCompression(settings.get(PytestCompressionOptions)))
+    if (redaction := settings.get(RedactionOptions)).redact_api_keys_in_prompts:
+        order.append(PromptRedaction(redaction, needs.redactor))  # looks at bodies, after all that shapes them
     # It measures what the client sent, and refuses before anything is counted for a rate limit.
     order.append(ContextWindow(settings))
     if limits_anything(settings):
         order.append(RateLimits(settings, needs.counts))  # the last to admit a try: what others refuse is not counted
     if needs.usage is not None:
-        order.append(UsageRecording(needs.usage))  # last: it records what all others made of the exchange
+        order.append(
+            UsageRecording(needs.usage, pricing_of(settings), needs.clean)
+        )  # last: it records what all others made of the exchange
     return tuple(order)

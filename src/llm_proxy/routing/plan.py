@@ -134,7 +134,10 @@ def credentials_fault(backend: str, key: str, details: dict[str, Any], redirect:
     """The provider refuses the proxy's own key: the client must not throw away its proxy key for that
     (FE-11). To a server of the session's own (`redirect`) no stored key was sent: its key is the client's to give (RT-12).
     """
-    message = f"The provider refused the credentials of back end {backend} (key {key})."
+    message = (
+        f"The provider refused the credentials of back end {backend} (key {key}); "
+        "correct them at the proxy, the client's own key is right."
+    )
     if redirect is not None and not redirect.keep_key:
         wrong = "wants a key" if redirect.credential is None else "refused the key that came along"
         message = (

@@ -1,6 +1,7 @@
-"""Who may use the proxy: client keys (OPS-01) and browser protection (OPS-18). Pure decisions over headers; no counting of failures.
+"""Who may use the proxy: client keys (OPS-01), trusted addresses (OPS-03) and browser protection (OPS-18). Decisions over headers.
 
 Keys are compared in constant time over hashes; the cost does not depend on how many keys there are or how much of one matches.
+Wrong keys are told to `brute_force` (OPS-02), whose blocks are kept here; whose request it is says `client_address`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import math
 from collections.abc import Sequence
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from llm_proxy.conversation.fault import Fault, FaultError
+from llm_proxy.server.brute_force import BruteForce
+from llm_proxy.server.client_address import DIRECT, Senders
 from llm_proxy.server.http import Headers, Incoming
 from llm_proxy.wire.secrets import Secret
 
@@ -27,8 +31,19 @@ class ClientKey(msgspec.Struct, frozen=True):
     secret: Secret
 
 
+class Presented(msgspec.Struct, frozen=True):
+    """What a request presents: the `name` of a right key, else "" and what is to be said. `wrong`: a key was there, and it was none."""
+
+    name: str
+    complaint: str = ""
+    wrong: bool = False
+
+
 class Access:
-    """Checks client keys. Without `keys` and `token` (authentication disabled) everyone is `anonymous`."""
+    """Checks client keys. Without `keys` and `token` (authentication disabled) everyone is `anonymous`.
+
+    `guard` None: wrong keys are not counted.
+    """
 
     def __init__(
         self,
@@ -37,8 +52,12 @@ class Access:
         bypass: Sequence[str],
         disabled: bool = False,
         admins: Sequence[str] = (),
+        senders: Senders = DIRECT,
+        guard: BruteForce | None = None,
     ) -> None:
         self.disabled = disabled
+        self._senders = senders
+        self._guard = None if disabled else guard
         self.admins = frozenset(admins)
         self._hashes = [(key.name, _digest(key.secret.reveal())) for key in keys]
         self._token = _digest(token.reveal()) if token is not None else None
@@ -52,21 +71,58 @@ class Access:
     def open_to_all(self, path: str) -> bool:
         return (path.rstrip("/") or "/") in self._bypass
 
+    def identify(self, incoming: Incoming) -> None:
+        """Finds out whose request it is: by the peer, or by what a trusted reverse proxy tells."""
+        incoming.sender = self._senders.of(incoming.peer, incoming.headers)
+
+    def turn_away(self, incoming: Incoming) -> None:
+        """Raises FaultError (429) for an address that is blocked. Its key is looked at only where a right one may end the block."""
+        guard, sender = self._guard, incoming.sender
+        if guard is None or sender.trusted or not (left := guard.blocked(sender.site)):
+            return
+        if self.open_to_all(incoming.path):
+            return
+        if (sender.loopback or guard.valid_keys_pass) and self._look(incoming).name:
+            guard.succeeded(sender.site)
+            return
+        seconds = math.ceil(left)
+        raise FaultError(
+            Fault(
+                kind="rate_limit",
+                message=f"too many wrong client keys from this address; try again in {seconds} s",
+                side="client",
+                retry_after=left,
+                details={"retry_after_seconds": seconds},
+            )
+        )
+
     def admit(self, incoming: Incoming) -> str:
-        """The name of the key that `incoming` presents. Raises FaultError (auth)."""
+        """The name of the key that `incoming` presents, "" for a trusted address without one. Raises FaultError (auth)."""
         if self.disabled:
             return "anonymous"
+        found, sender = self._look(incoming), incoming.sender
+        if sender.trusted:
+            return found.name
+        if found.name:
+            if self._guard is not None:
+                self._guard.succeeded(sender.site)
+            return found.name
+        if found.wrong and self._guard is not None:
+            self._guard.failed(sender.site)
+        raise _refused(found.complaint)
+
+    def _look(self, incoming: Incoming) -> Presented:
         token = incoming.header(b"x-auth-token")
-        presented = _presented(incoming)
-        if presented:
-            name = self._match(presented)
-            if name:
-                return name
+        presented, complaint = _presented(incoming)
+        if complaint:
+            return Presented("", complaint)
+        if presented and (name := self._match(presented)):
+            return Presented(name)
         if token and self._token is not None and hmac.compare_digest(_digest(_plain(token)), self._token):
-            return "auth-token"
+            return Presented("auth-token")
         if not presented and not token:
-            raise _refused(f"no client key; send it as {CARRIERS}")
-        raise _refused(f"the client key is not right; carriers: {CARRIERS}")
+            return Presented("", f"no client key; send it as {CARRIERS}")
+        return Presented("", f"the client key is not right; carriers: {CARRIERS}", wrong=True)
 
     def _match(self, presented: str) -> str:
         digest = _digest(presented)
@@ -91,22 +147,23 @@ def _plain(value: str) -> str:
     return value
 
 
-def _presented(incoming: Incoming) -> str:
+def _presented(incoming: Incoming) -> tuple[str, str]:
+    """The key of the first carrier that has one, or "", and what is wrong with the form of the request."""
     authorization = incoming.header(b"authorization").strip()
     if authorization:
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "bearer" and value.strip():
-            return _plain(value)
+            return _plain(value), ""
         if not any(incoming.header(name) for name in (b"x-api-key", b"x-goog-api-key", b"api-key")):
-            raise _refused(f"Authorization must be of the form Bearer <key>; carriers: {CARRIERS}")
+            return "", f"Authorization must be of the form Bearer <key>; carriers: {CARRIERS}"
     for name in (b"x-api-key", b"x-goog-api-key", b"api-key"):
         if value := incoming.header(name):
-            return _plain(value)
+            return _plain(value), ""
     if incoming.query:
         for key, value in parse_qsl(incoming.query.decode("latin-1")):
             if key in ("key", "api_key"):
-                return _plain(value)
-    return ""
+                return _plain(value), ""
+    return "", ""
 
 
 def _refused(message: str) -> FaultError:

@@ -1,4 +1,4 @@
-"""What rooms asked to know of an answer, collected while it passes: its visible text, its complete tool calls, both within bounds.
+"""What rooms asked to know of an answer, collected while it passes: its id, its visible text, its complete tool calls, all within bounds.
 
 Translated answers give them as events. Of a stream that is relayed byte for byte only frames that show the signs of text or of a
 call are looked at, by their place in the protocol's frames; that costs about a microsecond a frame. What nobody asked for
@@ -7,6 +7,7 @@ costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -30,18 +31,36 @@ _TEXT = {
 }
 
 
-class AnswerTap:
-    """Collects of one answer what is wanted: its text, its calls, or both. `keeps_text` and `keeps_calls` say which."""
+_ID = {
+    "openai-chat": re.compile(rb'"id"' + _STRING),
+    "openai-responses": re.compile(
+        rb'"response"\s*:\s*\{[^{}]{0,200}?"id"' + _STRING + rb'|^\s*\{[^{}]{0,200}?"id"' + _STRING
+    ),
+    "anthropic-messages": re.compile(rb'"id"' + _STRING),
+    "gemini": re.compile(rb'"responseId"' + _STRING),
+}
+_ID_WITHIN = 2000
 
-    def __init__(self, text: bool = True, calls: bool = False) -> None:
+
+class AnswerTap:
+    """Collects of one answer what is wanted: its text, its calls, or both. `keeps_text` and `keeps_calls` say which, `most` how many
+    characters of text.
+    """
+
+    def __init__(self, text: bool = True, calls: bool = False, most: int = MOST_CHARACTERS) -> None:
         self.keeps_text = text
         self.keeps_calls = calls
+        self.most = most
         self._restart()
 
     def _restart(self) -> None:
         """An answer begins; an earlier one that broke off before anything of it was sent is forgotten."""
         self._pieces: list[str] = []
-        self._left = MOST_CHARACTERS if self.keeps_text else 0
+        self._left = self.most if self.keeps_text else 0
+        self._seen = 0
+        self._within = self._beyond = 0
+        self._id = ""
+        self._id_at: tuple[str, bytes] | None = None
         self._texts: set[int] = set()
         self._calls = Calls() if self.keeps_calls else None
         self._open: dict[int, Call] = {}
@@ -52,11 +71,29 @@ class AnswerTap:
         return "".join(self._pieces)
 
     @property
+    def id(self) -> str:
+        """The provider's id of the answer, "" where it says none."""
+        if not self._id and self._id_at is not None:
+            dialect, data = self._id_at
+            found = _ID[dialect].search(data, 0, _ID_WITHIN)
+            text = next((group for group in found.groups() if group), b'""') if found else b'""'
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                self._id = msgspec.json.decode(text, type=str)
+        return self._id
+
+    @property
+    def length(self) -> int:
+        """Characters of the text; what came beyond those kept is told by its size on the wire."""
+        beyond = self._beyond * self._seen // self._within if self._within else 0
+        return self._seen + beyond
+
+    @property
     def calls(self) -> list[tuple[str, str]]:
         """Name and arguments of the complete calls; `answer_calls.CUT` for arguments that were too long to keep."""
         return self._calls.complete() if self._calls is not None else []
 
     def _add(self, text: str) -> None:
+        self._seen += len(text)
         if self._left > 0 and text:
             self._pieces.append(text[: self._left])
             self._left -= len(text)
@@ -65,6 +102,7 @@ class AnswerTap:
         """Events of a translated answer, as the client gets them."""
         if events and isinstance(events[0], Start):
             self._restart()
+            self._id = events[0].id
         if self._left <= 0 and self._calls is None:
             return
         for event in events:
@@ -91,9 +129,14 @@ class AnswerTap:
                 self._reader = READERS[dialect](self._calls)
             self._reader.look(frames)
         if self._left <= 0:
+            if self.keeps_text:
+                self._beyond += sum(len(frame.raw) for frame in frames)
             return
+        if self._id_at is None and (data := next((frame.data for frame in frames if frame.data), None)) is not None:
+            self._id_at = (dialect, bytes(data[:_ID_WITHIN]))
         sign, member = _TEXT[dialect]
         for frame in frames:
+            self._within += len(frame.raw)
             if frame.data is None or sign not in frame.data or b'"thought":true' in frame.data:
                 continue
             if found := member.search(frame.data):
@@ -105,6 +148,7 @@ class AnswerTap:
     def whole(self, dialect: Dialect, body: bytes) -> None:
         """A relayed body."""
         self._restart()
+        self._id_at = (dialect.name, body[:_ID_WITHIN])
         if not self.keeps_text and not any(sign in body for sign in SIGNS[dialect.name]):
             return
         if self._calls is None and (text := _text_at_once(dialect.name, body)) is not None:

@@ -6,11 +6,23 @@ This is the second of the two walls: what escapes an exchange becomes a plain 50
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from llm_proxy import dialects
 from llm_proxy.conversation.fault import Fault, FaultError
-from llm_proxy.server import operations, pages, refusing, side_calls
+from llm_proxy.log_context import REQUEST, SESSION
+from llm_proxy.server import (
+    audit_pages,
+    internal_pages,
+    operations,
+    pages,
+    refusing,
+    request_lines,
+    side_calls,
+    usage_pages,
+)
+from llm_proxy.server.admission import Crowd, NoRoom
 from llm_proxy.server.clients import Client
 from llm_proxy.server.exchange import Exchange
 from llm_proxy.server.gateway import Gateway, new_id
@@ -27,6 +39,7 @@ from llm_proxy.server.http import (
 )
 from llm_proxy.server.paths import NoRoute, Route, resolve
 from llm_proxy.server.running import Running
+from llm_proxy.sessions import identity
 from llm_proxy.wire.headers import is_sane_request_id
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +55,11 @@ class Application:
         self._running = running
         self._anthropic_port = anthropic_port
 
+    @property
+    def crowd(self) -> Crowd:
+        """The connections of all ports together."""
+        return self._running.crowd
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await _refuse_websocket(send)
@@ -53,29 +71,38 @@ class Application:
         request_id = incoming.header(b"x-request-id")
         if not is_sane_request_id(request_id):
             request_id = new_id("req_")
+        REQUEST.set(request_id)
+        began = time.monotonic()
         found = resolve(incoming.path, self._anthropic_port)
         gateway = self._running.gateway  # for the whole request: a reload in between concerns the next one
+        told = isinstance(found, Route) and found.operation == "generate"  # an exchange tells of itself
         try:
             await self._serve(gateway, incoming, outgoing, found, request_id)
         except FaultError as error:
+            told = isinstance(error, NoRoom)  # once a minute, or an overload would fill the log
             if not outgoing.started:
                 await refusing.send_fault(gateway, outgoing, found.surface, error.fault, request_id)
         except Disconnected:
             pass
         except Exception:
+            told = True
             _LOG.exception("%s: the exchange failed", request_id)
             if not outgoing.started:
                 fault = Fault(kind="internal", message="the proxy failed to serve this request", side="proxy")
                 await refusing.send_fault(gateway, outgoing, found.surface, fault, request_id)
+        if not told:
+            request_lines.served(incoming, found, outgoing.status, time.monotonic() - began)
 
     async def _serve(
         self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, found: Route | NoRoute, request_id: str
     ) -> None:
+        gateway.access.identify(incoming)
         if incoming.method == "OPTIONS" and incoming.header(b"access-control-request-method"):
             methods = found.methods if isinstance(found, Route) else ()
             await outgoing.whole(204, gateway.browser.preflight(incoming, methods), b"")
             return
         outgoing.common = gateway.browser.check(incoming)
+        gateway.access.turn_away(incoming)
         if isinstance(found, NoRoute):
             raise _not_found(incoming.path, found)
         if incoming.header(b"upgrade").lower() == "websocket":
@@ -93,9 +120,20 @@ class Application:
             )
         key_name = "" if gateway.access.open_to_all(incoming.path) else gateway.access.admit(incoming)
         self._check_hops(incoming)
+        if found.operation in _CALLS:
+            with self._running.admission:
+                await self._work(gateway, incoming, outgoing, found, request_id, key_name)
+        else:
+            await self._work(gateway, incoming, outgoing, found, request_id, key_name)
+
+    async def _work(
+        self, gateway: Gateway, incoming: Incoming, outgoing: Outgoing, found: Route, request_id: str, key_name: str
+    ) -> None:
         if found.operation == "generate":
             await self._generate(gateway, incoming, outgoing, found, request_id, key_name)
             return
+        if named := incoming.header(b"x-session-id"):
+            SESSION.set(identity.clean(named))
         handler = _HANDLERS[found.operation]
         await handler(gateway, incoming, outgoing, found, [(b"x-request-id", request_id.encode())], key_name)
 
@@ -159,6 +197,9 @@ async def _refuse_websocket(send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": body})
 
 
+_CALLS = frozenset({"generate", "count", "completions", "embeddings"})
+"""What calls a provider, and so counts for how much is done at once."""
+
 _HANDLERS: dict[str, Handler] = {
     "count": operations.count,
     "models": operations.models,
@@ -174,8 +215,8 @@ _HANDLERS: dict[str, Handler] = {
     "docs": pages.docs,
     "redoc": pages.docs,
     "openapi": pages.openapi,
-    "usage-stats": pages.usage_stats,
-    "usage-recent": pages.usage_recent,
-    "audit": pages.audit,
-    "internal": pages.internal,
+    "usage-stats": usage_pages.stats,
+    "usage-recent": usage_pages.recent,
+    "audit": audit_pages.logs,
+    "internal": internal_pages.internal,
 }

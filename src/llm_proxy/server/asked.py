@@ -19,7 +19,7 @@ from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import Head, Opening
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.server import local_answers
-from llm_proxy.server.answer_text import AnswerTap
+from llm_proxy.server.answer_text import MOST_CHARACTERS, AnswerTap
 from llm_proxy.server.clients import Client
 from llm_proxy.server.desk import ChatDesk
 from llm_proxy.server.gateway import Gateway
@@ -81,10 +81,13 @@ class Asked:
         self.requested_model = ""
         self.backend = ""
         self.model = ""
+        self.address = ""
         self.stream = False
         self.cancelled = False
+        self.cached = False
         self.fault: Fault | None = None
         self.usage: Usage | None = None
+        self.billed: Usage | None = None
         self.enforces_schema = False
         self.notes: list[str] = []
         self._parts = 0
@@ -202,13 +205,23 @@ class Asked:
         """What the request says of sampling, by the names of its protocol."""
         return self._parameters
 
-    def keep_answer(self) -> None:
+    def answer_length(self) -> int:
+        """About how many characters of visible text the answer has, also beyond those kept."""
+        return self.tap.length if self.tap else 0
+
+    def answer_id(self) -> str:
+        """The provider's id of the answer."""
+        return self.tap.id if self.tap else ""
+
+    def keep_answer(self, most: int = MOST_CHARACTERS) -> None:
         """A room wants `answer_text`: the text is collected while it passes."""
-        self.tap = AnswerTap(text=True, calls=self.tap is not None and self.tap.keeps_calls)
+        tap = self.tap
+        self.tap = AnswerTap(calls=tap is not None and tap.keeps_calls, most=max(most, tap.most if tap else 0))
 
     def keep_calls(self) -> None:
         """A room wants `answer_calls`: the calls are collected while they pass."""
-        self.tap = AnswerTap(text=self.tap is not None and self.tap.keeps_text, calls=True)
+        tap = self.tap
+        self.tap = AnswerTap(tap is not None and tap.keeps_text, calls=True, most=tap.most if tap else MOST_CHARACTERS)
 
     def answer_calls(self) -> Sequence[tuple[str, str]]:
         """The complete tool calls of the answer, as far as they were collected."""

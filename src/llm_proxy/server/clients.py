@@ -20,7 +20,6 @@ from llm_proxy.sessions.options import check_project
 from llm_proxy.sessions.session import Session
 from llm_proxy.wire.json import Document
 from llm_proxy.wire.secrets import Secret
-from llm_proxy.wire.urls import address_class
 
 if TYPE_CHECKING:
     from llm_proxy.server.gateway import Gateway
@@ -51,19 +50,31 @@ class Client:
         self._incoming = incoming
         self.key_name = key_name
         self.scope = identity.scope_of(
-            key_name, anonymous=gateway.access.disabled, trusted_address="" if key_name else incoming.peer
+            key_name, anonymous=gateway.access.disabled, trusted_address="" if key_name else incoming.sender.address
         )
 
     @property
+    def address(self) -> str:
+        """The person's address, or "": behind a trusted reverse proxy not the peer's."""
+        return self._incoming.sender.address
+
+    @property
     def local(self) -> bool:
-        """Does the client connect from this machine?"""
-        peer = self._incoming.peer
-        return not peer or address_class(peer) == "loopback"
+        """Does the client connect from this machine, and not for somebody else?"""
+        return self._incoming.sender.local
+
+    @property
+    def trusted(self) -> bool:
+        """Does the client come from an address that needs no key (OPS-03)?"""
+        return self._incoming.sender.trusted
 
     @property
     def may_change_all(self) -> bool:
-        """CMD-08 with `auto`: nobody else is there, or the operator named this key."""
-        return self._gateway.access.single or self.key_name in self._gateway.access.admins
+        """CMD-08 with `auto`: nobody else is there, or the operator named this key. Who is let in by address alone is one of many."""
+        access = self._gateway.access
+        if self.trusted and not self.key_name:
+            return False
+        return access.single or self.key_name in access.admins
 
     @property
     def upstream_key(self) -> Secret | None:
@@ -72,8 +83,7 @@ class Client:
         if not value:
             return None
         secret = Secret(value)
-        if secret not in self._gateway.running.passing_secrets:
-            self._gateway.running.passing_secrets.append(secret)
+        self._gateway.running.redactor.know([secret], passing=True)
         return secret
 
     def header(self, name: str) -> str:

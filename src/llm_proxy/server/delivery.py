@@ -7,6 +7,7 @@ Nothing is read from the upstream that the client has not taken: every write wai
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import re
@@ -136,6 +137,8 @@ class Delivery:
         """Are these the answers of several calls at once?"""
         self._began = False
         self.usage: Usage | None = None
+        self._parts: list[Translation] = []
+        """The answers of several calls at once."""
         if exchange.stream:
             self._watch_silence()
 
@@ -148,6 +151,9 @@ class Delivery:
         if self._translation is not None:
             self.usage = self._translation.usage
         self._exchange.usage = self.usage or self._exchange.usage
+        # The client hears of the prompt once, the provider counts it with each call.
+        counted = [part.usage for part in self._parts if part.usage is not None]
+        self._exchange.billed = functools.reduce(Usage.plus, counted) if counted else None
 
     @property
     def used(self) -> Usage:
@@ -192,6 +198,7 @@ class Delivery:
         sources = []
         for response in responses:
             part = Translation(prepared.dialect, self._exchange.read_context(prepared), prepared.duties, (), estimate)
+            self._parts.append(part)
             sources.append(self._batches(await UpstreamBody.of(response), part))
 
         async def batches() -> AsyncIterator[list[Event]]:
@@ -229,7 +236,7 @@ class Delivery:
             exchange.tap.whole(self._client, body)
         self._note_native(body)
         exchange.first_content()
-        await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
+        await exchange.answer_whole(body)
 
     async def _read_whole(self, upstream: UpstreamBody) -> bytes:
         """A body that a client can read. Raises FaultError for anything else."""
@@ -434,7 +441,7 @@ class Delivery:
                 body = self._body
             else:
                 body = self._client.write_answer(answer, self._context())
-            await self._out.whole(200, [JSON_TYPE, *encode_headers(exchange.headers())], body)
+            await exchange.answer_whole(body)
         if answer is not None and (original is None or original.diverged):
             self._remember(answer, original.writer if original is not None and writer is not None else writer, body)
 
@@ -450,7 +457,7 @@ class Delivery:
             output = getattr(writer, "stored_output", None)
             if response:
                 stored_responses.keep(
-                    gateway.store, scope, exchange.client_body or exchange.body, response, output,
+                    gateway.store, scope, gateway.outgoing(exchange.client_body or exchange.body), response, output,
                     gateway.limits.store_ttl, exchange.fresh_id, exchange.local,
                 )  # fmt: skip
                 exchange.caller.note_response(str(response.get("id") or ""), exchange.session, exchange.conversation)

@@ -93,9 +93,9 @@ class ChatDesk:
         )
 
     def refusal_of_directory(self, path: str) -> str:
-        if self._caller.local:
+        if self._caller.local or self._caller.trusted:
             return ""
-        return "only clients on the proxy's own machine may choose a directory"
+        return "only clients on the proxy's own machine, or at a trusted address, may choose a directory"
 
     def choice(self) -> Choice:
         router = self._gateway.router

@@ -242,24 +242,34 @@ def _explained(head: bytes) -> Refused:
     return Refused(400, "a header holds a character that is not allowed there")
 
 
-_TYPES = {408: "request_timeout", 405: "method_not_allowed", 414: "uri_too_long", 431: "headers_too_large"}
+_TYPES = {
+    408: "request_timeout",
+    405: "method_not_allowed",
+    414: "uri_too_long",
+    431: "headers_too_large",
+    503: "backend_unavailable",
+}
 
 
 def refusal(status: int, message: str) -> bytes:
     """A complete response in OpenAI's error shape: at this point nobody knows what the client speaks."""
     code = _TYPES.get(status, "invalid_request")
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     detail = {"code": code, "message": message, "details": {}}
     body = json.dumps({"error": error, "detail": detail}, separators=(",", ":")).encode()
     allow = "allow: GET, HEAD, POST, DELETE, OPTIONS\r\n" if status == 405 else ""
+    again = "retry-after: 1\r\n" if status == 503 else ""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n{allow}connection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\n{allow}{again}connection: close\r\n\r\n"
     ).encode() + body
 
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
+
+    from llm_proxy.server.admission import Crowd
 else:
     _Protocol = object
 
@@ -270,6 +280,9 @@ class GuardedEdge(_Protocol):
     One timer per connection: uvicorn's keep-alive timer, which also runs while a request is incomplete. A
     request that arrives in one piece costs no timer beyond it.
     """
+
+    crowd: Crowd | None = None
+    """Counts the connections of the process; None for as many as come."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -288,8 +301,25 @@ class GuardedEdge(_Protocol):
         current = self._current
         return current is not None and not current.response_complete
 
+    @property
+    def answering(self) -> bool:
+        return self._answering()
+
+    @property
+    def awaited(self) -> bool:
+        """May a request be on its way that its client takes for accepted: the first of a connection, or one that has begun to come?"""
+        cycle: Any = self.cycle
+        return not self._finished and (cycle is None or self._framing.phase != "idle")
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if (crowd := self.crowd) is not None:
+            crowd.come()
+            if crowd.refusing:
+                self._refuse(503, "the proxy has as many connections as it can hold; try again in a moment", False)
+                if crowd.flooded:
+                    transport.close()  # without waiting for the client to read it
+                return
         self._arm("idle", IDLE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -299,6 +329,8 @@ class GuardedEdge(_Protocol):
             current.disconnected = True
             current.message_event.set()
         self._finished = True
+        if self.crowd is not None:
+            self.crowd.go()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -395,15 +427,17 @@ class GuardedEdge(_Protocol):
         self._arm("linger", LINGER_SECONDS)
 
 
-def edge_protocol() -> type[asyncio.Protocol]:
+def edge_protocol(crowd: Crowd | None = None) -> type[asyncio.Protocol]:
     """The protocol class that uvicorn shall run: httptools where it is installed, else h11."""
     try:
-        return _httptools_edge()
+        edge = _httptools_edge()
     except ImportError:
-        return _h11_edge()
+        edge = _h11_edge()
+    edge.crowd = crowd
+    return edge
 
 
-def _httptools_edge() -> type[asyncio.Protocol]:
+def _httptools_edge() -> type[GuardedEdge]:
     import httptools
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -449,7 +483,7 @@ def _httptools_edge() -> type[asyncio.Protocol]:
     return HttpToolsEdge
 
 
-def _h11_edge() -> type[asyncio.Protocol]:
+def _h11_edge() -> type[GuardedEdge]:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class H11Edge(GuardedEdge, H11Protocol):  # type: ignore[misc]

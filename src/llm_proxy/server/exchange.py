@@ -21,16 +21,20 @@ from llm_proxy.dialects.base import ReadContext
 from llm_proxy.dialects.names import derived_call_id
 from llm_proxy.features import AskAgain, Feature, Filter
 from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.log_context import SESSION
+from llm_proxy.performance_tracker import REQUEST_BODY, track_request_performance
 from llm_proxy.routing.attempt import Trail, verdict
 from llm_proxy.routing.plan import Attempt
-from llm_proxy.server import local_answers, preparing, stored_responses, unserved
+from llm_proxy.server import local_answers, preparing, response_cache, stored_responses, unserved
 from llm_proxy.server.asked import Asked
+from llm_proxy.server.capture import Recorder, recorder
 from llm_proxy.server.clients import Client, session_headers
 from llm_proxy.server.delivery import Delivery, shows_thinking
 from llm_proxy.server.gateway import Gateway, new_id
-from llm_proxy.server.http import Disconnected, Incoming, Outgoing, Presence
+from llm_proxy.server.http import JSON_TYPE, Disconnected, Incoming, Outgoing, Presence, encode_headers
 from llm_proxy.server.paths import Route
 from llm_proxy.server.preparing import Prepared
+from llm_proxy.server.timing import TimedResponse
 from llm_proxy.server.translation import RoomFilter
 from llm_proxy.wire.headers import returnable_response_headers
 
@@ -54,6 +58,7 @@ class Exchange(Asked):
         caller: Client,
     ) -> None:
         super().__init__(gateway, incoming, outgoing, route, request_id=request_id, caller=caller)
+        self.perf = track_request_performance()
         self._one_off = ""
         self.interrupted: Fault | None = None
         self.spent: Usage | None = None
@@ -61,7 +66,9 @@ class Exchange(Asked):
         self.more: tuple[Message, ...] = ()
         """What is asked beyond the client's request, since a room wanted another answer."""
         self._asked_again = 0
+        self._calls = 0
         self._verbatim = False
+        self._lookup: response_cache.Lookup | None = None
         self._delivery: Delivery | None = None
         self.losses: list[str] = []
         self.rate_headers: list[tuple[str, str]] = []
@@ -94,15 +101,19 @@ class Exchange(Asked):
         gateway = self.gateway
         self._task = asyncio.current_task()
         gateway.running.active.add(self)
+        self.perf.turn_to(REQUEST_BODY)
         try:
             self.body = await self.incoming.body(gateway.limits.max_request_bytes)
+            self.perf.turn_to("command_processing")
             self._read(self.body)
             self.head = self.client.read_head(self._document, self.route.name, self.route.stream)
             self.requested_model, self.stream, self.user = self.head.model, self.head.stream, self.head.user
             await self._meet()
+            gateway.lines.came(self)
             with Presence(self.incoming, self.outgoing) as self._presence:
                 await self._pass_rooms()
                 if self.local_text is not None:
+                    self.perf.turn_to("response_processing")
                     await local_answers.deliver(self, self.local_text)
                 else:
                     await self._tries()
@@ -125,18 +136,15 @@ class Exchange(Asked):
                 self.walled(room, "on_finish", self)
             if self.session.id:
                 gateway.sessions.release(self.session)
-            _LOG.info(
-                "%s %s -> %s:%s %s %s tokens %d ms%s",
-                self.id, self.surface, self.backend or ("proxy" if self.local else "-"), self.model or self.requested_model or "-",
-                "cancelled" if self.cancelled else self.fault.status_code if self.fault else self.status,
-                self.usage.total if self.usage else "?", self.duration * 1000, " stream" if self.stream else "",
-            )  # fmt: skip
+            self.perf.finish()
+            gateway.lines.ended(self)
 
     async def _meet(self) -> None:
         """Whose conversation this is, which client sent it, and whether it is a turn at all (SES-01, AGT-01, AGT-04)."""
         known = await self.caller.recognise(self.client, self._document, self.requested_model)
         self.opening, self.session, self.side = known.opening, known.session, known.side
         self.conversation = known.conversation
+        SESSION.set(self.session.id)
         self._parameters = local_answers.parameters_of(self._document)
         if known.foreign:  # a body field that is the proxy's own, not the provider's
             self.client_body = self.body
@@ -223,7 +231,9 @@ class Exchange(Asked):
         _LOG.exception("%s: room %s failed in %s", self.id, room.name, hook)
         if room.fails_closed and not self._finishing:
             raise FaultError(
-                Fault(kind="internal", message=f"the safeguard {room.name} failed", side="proxy")
+                Fault(
+                    kind="internal", message=f"the safeguard {room.name} failed; the proxy's log says why", side="proxy"
+                )
             ) from None
 
     def _trail(self) -> Trail:
@@ -239,6 +249,7 @@ class Exchange(Asked):
         return Trail(plan, self.gateway.keyring, thread=thread, window_of=router.window_of)
 
     async def _tries(self) -> None:
+        self.perf.turn_to("backend_selection")
         trail = self._trail()
         left = self.gateway.max_wait
         while True:
@@ -256,11 +267,13 @@ class Exchange(Asked):
             trail.again()
 
     def _aim_at(self, attempt: Attempt) -> None:
+        self.perf.turn_to("backend_selection")
         if self.planned and not attempt.planned:
             self.gateway.running.warn_rarely(
                 f"planning phase: {self.backend}:{self.model} failed, {attempt.backend.id}:{attempt.model} is asked instead"
             )
         self.backend, self.model, self.planned = attempt.backend.id, attempt.model, attempt.planned
+        self.address = attempt.redirect.base_url if attempt.redirect is not None else ""
 
     async def _refusal_of(self, attempt: Attempt) -> Fault | None:
         """Why a room does not let this attempt be made."""
@@ -280,6 +293,7 @@ class Exchange(Asked):
     async def _rest(self, seconds: float) -> None:
         """Waits for a cooling key; the client is kept alive meanwhile, and its leaving ends the wait."""
         delivery = Delivery(self)
+        self.perf.turn_to("backend_selection")
         try:
             await asyncio.sleep(seconds + _TICK)
         finally:
@@ -289,6 +303,7 @@ class Exchange(Asked):
         """One attempt, in as many calls as rooms want; true when the client has its answer, false when the next one may be made."""
         self.more = ()  # what an earlier target was told of its answers is nothing to this one
         while True:
+            self.perf.turn_to("backend_selection")  # what is written for this target is part of choosing it
             try:
                 return await self._one_call(attempt, trail)
             except AskAgain as wish:
@@ -303,6 +318,10 @@ class Exchange(Asked):
         prepared: Prepared | None = None
         try:
             prepared = await preparing.prepare(self, attempt)
+            self._lookup = response_cache.look_up(self, attempt, prepared)
+            if self._lookup is not None and self._lookup.found is not None:
+                await response_cache.deliver(self, self._lookup.found, prepared)
+                return True
             await self._call(attempt, prepared, delivery)
         except FaultError as error:
             fault = error.fault
@@ -345,6 +364,8 @@ class Exchange(Asked):
         self._record(attempt, self.fault)
         if self.fault is None:
             trail.succeeded(attempt)
+            if self._lookup is not None:
+                self._lookup.keep(self)
         return True
 
     def _record(self, attempt: Attempt, fault: Fault | None) -> None:
@@ -353,6 +374,7 @@ class Exchange(Asked):
 
     async def _call(self, attempt: Attempt, prepared: Prepared, delivery: Delivery) -> None:
         self._verbatim = prepared.verbatim
+        self.perf.turn_to("backend_call")
         if prepared.duties.copies > 1:
             responses: list[Response] = []
             try:
@@ -375,8 +397,9 @@ class Exchange(Asked):
             if prepared.body == refused:
                 raise  # the client's own bytes, which are not the proxy's to change
             response = await self._open(attempt, prepared)
+        self.perf.turn_to("response_processing")
         try:
-            await delivery.deliver(response, prepared)
+            await delivery.deliver(TimedResponse(response, self.perf), prepared)
         finally:
             response.close()
 
@@ -397,6 +420,7 @@ class Exchange(Asked):
                 redirect=attempt.redirect,
                 session=self.session.address,
                 directory=str(self.session.values.get("project-dir") or ""),
+                tap=self._tap(attempt),
             )
         )
         self._answer_headers, self._answered = response.headers, response.status
@@ -410,6 +434,20 @@ class Exchange(Asked):
             response.close()
             raise
         return response
+
+    def _tap(self, attempt: Attempt) -> Recorder | None:
+        """Who listens to the next call."""
+        self._calls += 1
+        return recorder(
+            self.gateway.running.capture,
+            self.incoming,
+            attempt,
+            session=self.session.id,
+            request_id=self.id,
+            number=len(self.attempts) + 1,
+            call=self._calls,
+            left=lambda: self._gone,
+        )
 
     async def _open_copies(self, attempt: Attempt, prepared: Prepared, responses: list[Response]) -> None:
         """The same call several times at once. Whoever gave `responses` closes what is in it, whatever happens here."""
@@ -426,6 +464,12 @@ class Exchange(Asked):
             await asyncio.gather(*calls, return_exceptions=True)
 
     # What a delivery needs
+
+    async def answer_whole(self, body: bytes) -> None:
+        """The whole answer to the client."""
+        if self._lookup is not None:
+            self._lookup.answer = body
+        await self.outgoing.whole(200, [JSON_TYPE, *encode_headers(self.headers())], body)
 
     def read_context(self, prepared: Prepared) -> ReadContext:
         return ReadContext(maker=prepared.maker, new_call_id=self._new_call_id)
@@ -450,8 +494,12 @@ class Exchange(Asked):
             pairs.append(("request-id", self.id))
         if len(self.attempts) > 0:
             pairs.append(("x-llm-proxy-attempts", str(len(self.attempts) + 1)))
+        if self._lookup is not None:
+            pairs.append(("x-cache", "hit" if self.cached else "miss"))
         if self.losses:
             pairs.append(("x-llm-proxy-warnings", "; ".join(self.losses)[:2000]))
+        if self.gateway.lines.summary and not self.stream:
+            pairs.append(("x-llm-proxy-overhead-ms", f"{self.perf.overhead_ms:.2f}"))
         return pairs + self.rate_headers
 
     def error_headers(self, fault: Fault) -> list[tuple[str, str]]:
@@ -468,6 +516,7 @@ class Exchange(Asked):
     def first_content(self) -> None:
         if self.time_to_first is None:
             self.time_to_first = time.monotonic() - self._clock
+            self.perf.answered()
 
     def fresh_id(self, prefix: str) -> str:
         return new_id(prefix)

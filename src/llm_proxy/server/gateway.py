@@ -14,20 +14,25 @@ from llm_proxy.commands.options import CommandOptions
 from llm_proxy.config.chat_keys import ChatKeys
 from llm_proxy.config.groups import FailoverOptions
 from llm_proxy.config.identity import identity_headers
+from llm_proxy.config.response_cache import ResponseCacheOptions
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.dialects.names import base62
 from llm_proxy.dialects.reasoning import Envelope
 from llm_proxy.features import Feature
+from llm_proxy.features.audit import Audit
 from llm_proxy.features.commands import ChatCommands
 from llm_proxy.features.context_window import ContextWindow
 from llm_proxy.features.planning_phase import PlanningPhase
 from llm_proxy.features.rate_limits import RateLimits
+from llm_proxy.features.redaction import PromptRedaction
+from llm_proxy.features.usage import UsageRecording
 from llm_proxy.routing.options import ChoiceOptions
+from llm_proxy.server.request_lines import RequestLines
+from llm_proxy.server.response_cache import ResponseCache
 from llm_proxy.server.router import Router
 from llm_proxy.sessions.options import AgentOptions
-from llm_proxy.store.protocols import ValueStore
+from llm_proxy.store.protocols import AuditLedger, UsageLedger, ValueStore
 from llm_proxy.wire.headers import forwardable_request_headers
-from llm_proxy.wire.secrets import Secret, scrub
 
 if TYPE_CHECKING:
     from llm_proxy.backends.base import Backend
@@ -39,7 +44,6 @@ if TYPE_CHECKING:
     from llm_proxy.server.http import Incoming
     from llm_proxy.server.running import Addresses, Running
     from llm_proxy.store.sessions import Sessions
-    from llm_proxy.store.usage import MemoryUsage
 
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ class Gateway:
         features: Sequence[Feature],
         store: ValueStore,
         sessions: Sessions,
-        usage: MemoryUsage | None,
+        usage: UsageLedger | None,
         envelope: Envelope,
         access: Access,
         browser: BrowserGuard,
@@ -82,7 +86,7 @@ class Gateway:
         version: str,
         health: HealthChecks,
         fingerprint_key: bytes,
-        secrets: Sequence[Secret] = (),
+        audit: AuditLedger | None = None,
     ) -> None:
         self.running = running
         self.settings = settings
@@ -98,18 +102,23 @@ class Gateway:
         self.features = tuple(features)
         self.store = store
         self.usage = usage
+        self.audit = audit
         self.envelope = envelope
         self.access = access
         self.browser = browser
         self.limits = limits
         self.version = version
         self.health = health
-        self.secrets = tuple(secrets)
+        self.lines = RequestLines.of(settings)
         self.max_wait = settings.get(FailoverOptions).max_wait_seconds
         self.on_request = self._with("on_request")
         self.on_admit = self._with("admit")
         self.context_window = next((room for room in features if isinstance(room, ContextWindow)), None)
         self.rate_limits = next((room for room in features if isinstance(room, RateLimits)), None)
+        self._redaction = next((room for room in features if isinstance(room, PromptRedaction)), None)
+        self.audit_room = next((room for room in features if isinstance(room, Audit)), None)
+        self.usage_recording = next((room for room in features if isinstance(room, UsageRecording)), None)
+        self.response_cache = ResponseCache.of(settings.get(ResponseCacheOptions))
         self.on_outlook = self._with("outlook")
         self.on_attempt = self._with("on_attempt")
         self.watching = tuple(reversed(self._with("watch")))
@@ -144,8 +153,12 @@ class Gateway:
         """`text` without secrets and without addresses of internal hosts."""
         return _INTERNAL.sub("[address]", self.without_secrets(text))
 
+    def outgoing(self, body: bytes) -> bytes:
+        """A body of JSON as it may go to a provider (OPS-04); the very object when there is nothing to take out of it."""
+        return self._redaction.outgoing(body) if self._redaction is not None else body
+
     def without_secrets(self, text: str) -> str:
-        return scrub(text, (*self.secrets, *self.running.passing_secrets, *self.backends.login_tokens))
+        return self.running.redactor.clean(text)
 
     def _with(self, hook: str) -> tuple[Feature, ...]:
         """The rooms that override `hook`: the others cost nothing."""

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
+from llm_proxy.server.client_address import DIRECT, Sender
 from llm_proxy.wire import encodings
 from llm_proxy.wire import json as wire_json
 from llm_proxy.wire.faults import DecodedTooLong, EncodingUnknown, JsonFault, WireFault
@@ -24,9 +25,12 @@ class Disconnected(Exception):
 
 
 class Incoming:
-    """A request: its line, its headers (names in lower case), its body on demand."""
+    """A request: its line, its headers (names in lower case), its body on demand.
 
-    __slots__ = ("headers", "method", "path", "peer", "query", "receive", "scheme", "server")
+    `peer` is whoever connected; whose request it is says `sender`, once `Access.identify` has looked.
+    """
+
+    __slots__ = ("headers", "method", "path", "peer", "query", "receive", "scheme", "sender", "server")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -37,6 +41,7 @@ class Incoming:
         self.receive = receive
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
+        self.sender: Sender = DIRECT.of(self.peer, self.headers)
         self.server: tuple[str, int] | None = scope.get("server")
         self.scheme: str = scope.get("scheme", "http")
 

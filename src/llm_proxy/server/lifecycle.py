@@ -15,12 +15,13 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import cast
 
 import uvicorn
 
 from llm_proxy.conversation.fault import Fault
 from llm_proxy.server.app import Application
-from llm_proxy.server.edge import IDLE_SECONDS, edge_protocol
+from llm_proxy.server.edge import IDLE_SECONDS, GuardedEdge, edge_protocol
 from llm_proxy.server.running import Addresses, Running
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ _STOPPING = Fault(
 
 
 _LAST_WORDS = 1.0  # seconds for the error that ends an open answer to reach its client
+_LAST_REQUESTS = 0.2  # seconds for the requests of those who had just connected, who are told to come back
 
 
 class PortInUse(Exception):
@@ -41,6 +43,7 @@ class PortInUse(Exception):
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises PortInUse, OSError for an address that is not this machine's."""
+    host = host.strip().removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sets TCP_NODELAY only when the protocol is named.
     server = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -77,7 +80,7 @@ def _config(app: Application) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http=edge_protocol(),
+        http=edge_protocol(app.crowd),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -88,6 +91,18 @@ def _config(app: Application) -> uvicorn.Config:
         backlog=4096,
         timeout_keep_alive=int(IDLE_SECONDS),
     )
+
+
+def _connections(servers: list[_Server]) -> list[GuardedEdge]:
+    return [cast(GuardedEdge, one) for server in servers for one in server.server_state.connections]
+
+
+def _is_busy(servers: list[_Server]) -> bool:
+    return any(server.server_state.tasks for server in servers)
+
+
+def _is_awaiting(servers: list[_Server]) -> bool:
+    return any(connection.awaited for connection in _connections(servers))
 
 
 class Lifecycle:
@@ -140,6 +155,8 @@ class Lifecycle:
             await result
 
     def _reload(self) -> None:
+        for reopen in self._running.on_hangup:
+            reopen()
         task = asyncio.get_running_loop().create_task(self._running.reload_quietly())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
@@ -154,27 +171,29 @@ class Lifecycle:
     async def _drain(self, servers: list[_Server]) -> None:
         running = self._running
         grace = running.gateway.limits.shutdown_grace
-        for server in servers:
-            for connection in list(server.server_state.connections):
-                connection.shutdown()
+        for connection in _connections(servers):
+            if connection.answering:
+                connection.shutdown()  # the others are told when they ask
         if running.active and not self._at_once.is_set():
             _LOG.info("stopping: %d open answers have %g s", len(running.active), grace)
-        await self._wait_idle(servers, grace)
+        await self._wait_while(lambda: _is_busy(servers), grace)
+        await asyncio.sleep(0)  # who is connected already is accepted, and answered
         for server in servers:
             for listening in server.servers:
                 listening.close()
         for exchange in list(running.active):
             exchange.interrupt(_STOPPING)
-        await self._wait_idle(servers, _LAST_WORDS)
+        await self._wait_while(lambda: _is_busy(servers), _LAST_WORDS)
+        await self._wait_while(lambda: _is_busy(servers) or _is_awaiting(servers), _LAST_REQUESTS)
+        for connection in _connections(servers):
+            connection.transport.close()
         for server in servers:
-            for connection in list(server.server_state.connections):
-                connection.transport.close()
             server.should_exit = True
 
-    async def _wait_idle(self, servers: list[_Server], most: float) -> None:
-        """Until no answer is open, at most `most` seconds, or a second signal."""
+    async def _wait_while(self, holds: Callable[[], bool], most: float) -> None:
+        """As long as `holds()`, at most `most` seconds, or until a second signal."""
         deadline = asyncio.get_running_loop().time() + most
-        while any(server.server_state.tasks for server in servers) and not self._at_once.is_set():
+        while holds() and not self._at_once.is_set():
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -12,12 +14,16 @@ from llm_proxy import dialects
 from llm_proxy.backends.base import Backend, Call
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.request import Request
+from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.base import ModelInfo, Target
 from llm_proxy.dialects.openai_responses import state
 from llm_proxy.features.context_window import measured
+from llm_proxy.features.exchange import AttemptRecord
+from llm_proxy.features.usage import About
 from llm_proxy.routing.choice import ROUTE_PREFIX
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import stored_responses
+from llm_proxy.server.capture import recorder
 from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, protocol_headers, read_members
@@ -25,6 +31,7 @@ from llm_proxy.server.paths import Route
 from llm_proxy.sessions.session import Session
 from llm_proxy.tokens.meter import METER
 from llm_proxy.wire import json as wire_json
+from llm_proxy.wire.tap import WireTap
 
 _LOG = logging.getLogger(__name__)
 _COUNT_LIMIT = 3.0
@@ -57,8 +64,13 @@ async def count(
         and attempt.backend.supports("count")
         and attempt.backend.dialect_for(client.name) == client.name
     ):
-        with Presence(incoming, outgoing):
-            tokens = await _counted(gateway, incoming, attempt, client.name, request)
+        with Presence(incoming, outgoing) as presence:
+            call = Counting(gateway, attempt, len(body), key)
+            try:
+                tap = _tap(gateway, incoming, attempt, known.session, headers, presence)
+                tokens = await call.counted(incoming, client.name, request, tap)
+            finally:
+                call.record(headers, client.name, request, known.session)
     if tokens is None:
         tokens = await estimate(request, attempt, client.name)
     await outgoing.whole(200, [JSON_TYPE, *headers], client.write_count(tokens))
@@ -82,38 +94,106 @@ def _countable(route: Route, body: bytes) -> bytes:
     return body
 
 
-async def _counted(
-    gateway: Gateway, incoming: Incoming, attempt: Attempt, dialect_name: str, request: Request
-) -> int | None:
-    backend, dialect = attempt.backend, dialects.get(dialect_name)
-    target = Target(
-        model=attempt.model,
-        capabilities=backend.capabilities(attempt.model, dialect_name),
-        maker=backend.maker(attempt.model),
+def _tap(
+    gateway: Gateway, incoming: Incoming, attempt: Attempt, session: Session, headers: Headers, presence: Presence
+) -> WireTap | None:
+    """Who listens to the call of a provider's counter."""
+    return recorder(
+        gateway.running.capture,
+        incoming,
+        attempt,
+        session=session.id,
+        request_id=next((value.decode("latin-1") for name, value in headers if name == b"x-request-id"), ""),
+        number=1,
+        call=1,
+        left=lambda: presence.gone,
     )
-    try:
-        async with asyncio.timeout(_COUNT_LIMIT):
-            response = await backend.open(
-                Call(
-                    dialect=dialect_name,
-                    model=attempt.model,
-                    action="count",
-                    body=wire_json.encode(dialect.write_count_request(request, target)),
-                    headers=protocol_headers(incoming),
-                    identity=gateway.identity(backend, incoming),
-                    key=attempt.key,
-                    loop_guard=gateway.hops(incoming),
+
+
+class Counting:
+    """One counting call of a provider, from its start to its row of usage. Fulfils `features.exchange.CallView`."""
+
+    def __init__(self, gateway: Gateway, attempt: Attempt, size: int, key: str) -> None:
+        self._gateway = gateway
+        self._attempt = attempt
+        self._began = time.time()
+        self.size = size
+        self.key_name = key
+        self.cancelled = True
+        """Until the call ends in any other way."""
+        self.fault: Fault | None = None
+        self.usage: Usage | None = Usage(input=0, output=0)
+        """Counting uses no tokens."""
+        self.attempts: list[AttemptRecord] = []
+        self.time_to_first: float | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+    async def counted(self, incoming: Incoming, dialect_name: str, request: Request, tap: WireTap | None) -> int | None:
+        """The provider's number; None where it has none to give, or not soon enough."""
+        backend, attempt, dialect = self._attempt.backend, self._attempt, dialects.get(dialect_name)
+        target = Target(
+            model=attempt.model,
+            capabilities=backend.capabilities(attempt.model, dialect_name),
+            maker=backend.maker(attempt.model),
+        )
+        status = 0
+        try:
+            async with asyncio.timeout(_COUNT_LIMIT):
+                response = await backend.open(
+                    Call(
+                        dialect=dialect_name,
+                        model=attempt.model,
+                        action="count",
+                        body=self._gateway.outgoing(wire_json.encode(dialect.write_count_request(request, target))),
+                        headers=protocol_headers(incoming),
+                        identity=self._gateway.identity(backend, incoming),
+                        key=attempt.key,
+                        loop_guard=self._gateway.hops(incoming),
+                        tap=tap,
+                    )
                 )
+                status = response.status
+                try:
+                    found = dialect.read_count(await response.read(1 << 20)) if status == 200 else None
+                finally:
+                    response.close()
+            self.cancelled = False
+            return found
+        except (FaultError, TimeoutError) as error:
+            _LOG.debug("counting at %s failed: %s", backend.id, error)
+            self.fault = (
+                error.fault
+                if isinstance(error, FaultError)
+                else Fault(kind="timeout", message="counting took too long")
             )
-            try:
-                if response.status != 200:
-                    return None
-                return dialect.read_count(await response.read(1 << 20))
-            finally:
-                response.close()
-    except (FaultError, TimeoutError) as error:
-        _LOG.debug("counting at %s failed: %s", backend.id, error)
-        return None
+            self.cancelled = False
+            return None
+        finally:
+            self.attempts.append(AttemptRecord(backend.id, attempt.model, attempt.key_name, status))
+
+    def record(self, headers: Headers, surface: str, request: Request, session: Session) -> None:
+        """Writes the row."""
+        if (recording := self._gateway.usage_recording) is None or not self.attempts:
+            return
+        about = About(
+            id=next((value.decode("latin-1") for name, value in headers if name == b"x-request-id"), ""),
+            started=self._began,
+            duration=time.time() - self._began,
+            surface=surface,
+            kind="count",
+            requested_model=request.model,
+            backend=self._attempt.backend.id,
+            model=self._attempt.model,
+            status=self.fault.status_code if self.fault is not None else self.attempts[-1].status,
+            stream=False,
+            session=session.id,
+            user=request.user or "",
+            agent=session.agent or "generic",
+            project=str(session.values.get("project") or ""),
+        )
+        recording.add(self, about)
 
 
 async def estimate(request: Request, attempt: Attempt | None, surface: str) -> int:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llm_proxy.server.exchange import Exchange
 
 _MOST_COPIES = 16  # each is billed
+_REDACTED = "prompt redaction"
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ async def prepare(exchange: Exchange, attempt: Attempt) -> Prepared:
     if same and (request is None or request is exchange.as_read):
         return Prepared(
             dialect=upstream,
-            body=_steered(exchange, upstream, upstream.retarget(exchange.body, target), target),
+            body=_outgoing(exchange, _steered(exchange, upstream, upstream.retarget(exchange.body, target), target)),
             headers=headers,
             duties=NO_DUTIES,
             verbatim=not shown_model
@@ -95,7 +96,7 @@ async def prepare(exchange: Exchange, attempt: Attempt) -> Prepared:
         body = wire_json.encode(out.body)
     return Prepared(
         dialect=upstream,
-        body=body,
+        body=_outgoing(exchange, body),
         headers={**out.headers, **headers},
         duties=out.duties,
         verbatim=same
@@ -106,6 +107,14 @@ async def prepare(exchange: Exchange, attempt: Attempt) -> Prepared:
         maker=target.maker,
         shown_model=shown_model,
     )
+
+
+def _outgoing(exchange: Exchange, body: bytes) -> bytes:
+    """The body without secrets; that some were there is noted once, however many tries there are."""
+    cleaned = exchange.gateway.outgoing(body)
+    if cleaned is not body and _REDACTED not in exchange.notes:
+        exchange.note(_REDACTED)
+    return cleaned
 
 
 def _asked_for(exchange: Exchange, model: str) -> bool:

@@ -10,7 +10,6 @@ import logging
 import math
 import secrets as random_bytes
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -18,12 +17,14 @@ import msgspec
 
 from llm_proxy.config import ConfigError
 from llm_proxy.dialects.names import base62
-from llm_proxy.wire.secrets import Secret
+from llm_proxy.server.admission import Admission, Crowd, bounds
+from llm_proxy.wire.redaction import Redactor
 
 if TYPE_CHECKING:
     from llm_proxy.commands.desk import RouteFacts
     from llm_proxy.server.exchange import Exchange
     from llm_proxy.server.gateway import Gateway
+    from llm_proxy.store.capture.capture import Capture
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_BETWEEN_WARNINGS = 60.0
@@ -57,17 +58,26 @@ class Running:
 
     gateway: Gateway
 
-    def __init__(self) -> None:
+    def __init__(self, redactor: Redactor | None = None) -> None:
         self.instance_id = base62(random_bytes.token_bytes(16), 16)
         self.addresses = Addresses(main="")
-        self.passing_secrets: deque[Secret] = deque(maxlen=100)
-        """Keys that clients sent along for servers of their own: hidden wherever the operator's are."""
+        self.redactor = redactor or Redactor()
+        """Takes secrets out of whatever is written down, also those of configurations that are no longer in force."""
         self.listeners: list[tuple[str, int]] = []
         """Address and port of the sockets that the proxy listens on."""
         self.started = time.monotonic()
         self.draining = False
         self.ready = False
         self.active: set[Exchange] = set()
+        self.on_hangup: list[Callable[[], None]] = []
+        """Called at SIGHUP: files that another program has moved are opened anew."""
+        allowed = bounds()
+        self.admission = Admission(allowed.calls, self.warn_rarely)
+        self.crowd = Crowd(allowed.connections, self.warn_rarely)
+        self.facts: dict[str, Callable[[], object]] = {"calls": lambda: self.admission.facts()}
+        """What those who know can tell for `/internal/status`: plain data by name."""
+        self.capture: Capture | None = None
+        """Where calls of providers are written down."""
         self._warned: dict[str, float] = {}
         self.change: Change = _unchangeable
         """Makes changes for all effective, and returns when they are saved."""

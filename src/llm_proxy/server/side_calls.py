@@ -8,24 +8,28 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+
 from llm_proxy import dialects
 from llm_proxy.backends.base import Action, Call
 from llm_proxy.backends.transport import ConnectError, Response
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
 from llm_proxy.conversation.usage import Usage
 from llm_proxy.dialects.openai_chat import legacy
+from llm_proxy.features import audit
 from llm_proxy.features.exchange import AttemptRecord
 from llm_proxy.features.rate_limits import RateLimits
+from llm_proxy.features.usage import About
 from llm_proxy.routing.attempt import Trail
 from llm_proxy.routing.plan import Attempt
 from llm_proxy.server import refusing, unserved
+from llm_proxy.server.capture import recorder
 from llm_proxy.server.clients import Client
 from llm_proxy.server.gateway import Gateway
 from llm_proxy.server.http import JSON_TYPE, Headers, Incoming, Outgoing, Presence, read_members
 from llm_proxy.server.paths import Route
 from llm_proxy.server.router import Purpose
 from llm_proxy.server.translation import FrameSource
-from llm_proxy.store.protocols import UsageRow
 from llm_proxy.wire import json as wire_json
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -65,6 +69,10 @@ class SideCall:
         self._caller = Client(gateway, incoming, key)
         self._session = self._caller.named_session()
         self._began = time.time()
+        self._model, self._user = "", ""
+        self._audit = gateway.audit_room if action == "completions" else None
+        self._said = ""
+        self._answer_id = ""
 
     @property
     def size(self) -> int:
@@ -87,7 +95,7 @@ class SideCall:
         self._trail = Trail(router.plan(decision, self._session, self._caller), self._gateway.keyring)
         limits = self._gateway.rate_limits
         try:
-            with Presence(self._incoming, self._outgoing):
+            with Presence(self._incoming, self._outgoing) as self._presence:
                 await self._tries(limits)
         except FaultError as error:
             self.fault = error.fault
@@ -103,6 +111,7 @@ class SideCall:
             if limits is not None:
                 limits.on_finish(self)
             self._note_usage()
+            self._note_texts()
 
     async def _tries(self, limits: RateLimits | None) -> None:
         while (attempt := self._trail.next()) is not None:
@@ -169,11 +178,23 @@ class SideCall:
                 model=attempt.model,
                 action=self._action,
                 stream=self._stream,
-                body=wire_json.replace_member(self._body, "model", wire_json.encode(attempt.model)),
+                body=self._gateway.outgoing(
+                    wire_json.replace_member(self._body, "model", wire_json.encode(attempt.model))
+                ),
                 identity=self._gateway.identity(attempt.backend, self._incoming),
                 key=attempt.key,
                 redirect=attempt.redirect,
                 loop_guard=self._gateway.hops(self._incoming),
+                tap=recorder(
+                    self._gateway.running.capture,
+                    self._incoming,
+                    attempt,
+                    session=self._session.id,
+                    request_id=next((v.decode("latin-1") for name, v in self._headers if name == b"x-request-id"), ""),
+                    number=len(self.attempts) + 1,
+                    call=len(self.attempts) + 1,
+                    left=lambda: self._presence.gone,
+                ),
             )
         )
 
@@ -188,6 +209,7 @@ class SideCall:
         answer = await response.read(self._gateway.limits.max_answer_bytes)
         self.usage = self._chat.read_usage(answer)
         self.time_to_first = time.time() - self._began
+        self._keep(answer)
         await self._outgoing.whole(200, [JSON_TYPE, *headers], answer)
 
     async def _stream_on(self, response: Response, headers: Headers) -> None:
@@ -198,6 +220,8 @@ class SideCall:
         async for chunk in response.chunks():
             if found := frames.feed(chunk):
                 self.usage = glancer.look(found).usage or self.usage
+                for frame in found:
+                    self._keep(frame.data)
             self.time_to_first = self.time_to_first or time.time() - self._began
             await self._outgoing.write(chunk)
         await self._outgoing.end()
@@ -207,37 +231,78 @@ class SideCall:
         if not self._outgoing.ended:
             await self._outgoing.end(self._chat.glancer().failure_frames(self._gateway.shown(fault)))
 
-    def _note_usage(self) -> None:
-        """One row, however many attempts it took; none when nothing was called."""
-        if self._gateway.usage is None or not self.attempts:
+    def _keep(self, data: bytes | memoryview | None) -> None:
+        """The text of an answer, or of a piece of one, for the audit log."""
+        if self._audit is None or data is None or len(self._said) >= audit.MOST_KEPT:
             return
-        last = self.attempts[-1]
-        usage = self.usage or Usage()
-        self._gateway.usage.add(
-            UsageRow(
+        try:
+            piece = _PIECE.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # the end of a stream, or nothing that has a text
+        self._answer_id = self._answer_id or piece.id
+        text = "".join(choice.text for choice in piece.choices if choice.index == 0)
+        self._said += text[: audit.MOST_KEPT]
+
+    def _note_texts(self) -> None:
+        """The entry of the audit log."""
+        if self._audit is None:
+            return
+        prompt = read_members(self._body).get("prompt")
+        texts = prompt if isinstance(prompt, list) else [prompt]
+        last, session = self.attempts[-1] if self.attempts else None, self._session
+        self._audit.add(
+            audit.Told(
                 id=next((value.decode("latin-1") for name, value in self._headers if name == b"x-request-id"), ""),
                 time=self._began,
-                surface=self._action,
-                backend=last.backend,
-                model=f"{last.backend}:{last.model}",
-                requested_model=self._model,
-                prompt=usage.input or 0,
-                completion=usage.output or 0,
-                input=usage.input_uncached,
-                output=usage.output or 0,
-                cache_read=usage.cache_read or 0,
-                cache_write=usage.cache_write or 0,
-                reasoning=0,
-                cost=usage.cost,
-                token_source=usage.source if usage.total else "unknown",
-                duration_ms=(time.time() - self._began) * 1000,
-                ttft_ms=None,
-                status=last.status,
-                stream=self._stream,
-                attempts=len(self.attempts),
-                session=self._session.id,
-                key_name=self.key_name,
-                username=self._user,
                 agent=self._incoming.header(b"user-agent"),
+                user=self._user,
+                model=f"{last.backend}:{last.model}" if last is not None else self._model,
+                prompt="\n".join(text for text in texts if isinstance(text, str)),
+                answer=self._said,
+                completion_id=self._answer_id,
+                project=str(session.values.get("project") or ""),
+                session=session.id,
+                key_name=self.key_name,
+                fault=None if self.cancelled else self.fault,
             )
         )
+
+    def _note_usage(self) -> None:
+        """One row, however many attempts it took; none when nothing was called."""
+        recording = self._gateway.usage_recording
+        if recording is None or not self.attempts:
+            return
+        last, session = self.attempts[-1], self._session
+        answered = self.time_to_first is not None
+        estimate = Usage(input=max(1, self.size // 4), output=0, source="estimated")
+        about = About(
+            id=next((value.decode("latin-1") for name, value in self._headers if name == b"x-request-id"), ""),
+            started=self._began,
+            duration=time.time() - self._began,
+            surface=self._action,
+            kind="embeddings" if self._action == "embeddings" else "completions",
+            requested_model=self._model,
+            backend=last.backend,
+            model=last.model,
+            status=last.status,
+            stream=self._stream,
+            session=session.id,
+            user=self._user,
+            agent=session.agent or self._incoming.header(b"user-agent")[:200],
+            project=str(session.values.get("project") or ""),
+            estimate=estimate if answered or self.cancelled else None,
+        )
+        recording.add(self, about)
+
+
+class _Choice(msgspec.Struct):
+    text: str = ""
+    index: int = 0
+
+
+class _Piece(msgspec.Struct):
+    id: str = ""
+    choices: list[_Choice] = []
+
+
+_PIECE = msgspec.json.Decoder(_Piece)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Protocol
 
-import msgspec
+from llm_proxy.store.records import AuditEntry, AuditFilter, UsageFilter, UsageRow, UsageStats
 
 
 class ValueStore(Protocol):
@@ -23,44 +23,25 @@ class ValueStore(Protocol):
         """Writes what is still due."""
 
 
-class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens in disjoint buckets: `input` excludes what was read from or written to a cache; `output` excludes `reasoning`.
-
-    `prompt` and `completion` are the provider-style sums. `time` is epoch seconds; durations are milliseconds. `safeguards`: what
-    rooms did to the answer (`dangerous command`, `content loop` …), in order.
-    """
-
-    id: str
-    time: float
-    surface: str
-    backend: str
-    model: str
-    requested_model: str
-    prompt: int
-    completion: int
-    input: int
-    output: int
-    cache_read: int
-    cache_write: int
-    reasoning: int
-    cost: float | None
-    token_source: str
-    duration_ms: float
-    ttft_ms: float | None
-    status: int
-    stream: bool
-    attempts: int
-    session: str
-    key_name: str
-    username: str
-    agent: str
-    project: str = ""
-    safeguards: tuple[str, ...] = ()
-    kind: Literal["turn", "side"] = "turn"
-    """`side`: an errand of an agent beside the conversation."""
-
-
 class UsageSink(Protocol):
     """Takes rows. Never blocks and never fails the request."""
 
     def add(self, row: UsageRow) -> None: ...
+
+
+class UsageLedger(UsageSink, Protocol):
+    """Rows that can be asked for. What was added before a question is in its answer."""
+
+    async def stats(self, wanted: UsageFilter) -> UsageStats: ...
+
+    async def recent(self, wanted: UsageFilter, limit: int) -> list[UsageRow]:
+        """The newest `limit` rows, the newest first."""
+
+
+class AuditLedger(Protocol):
+    """Keeps audit entries; adding never blocks and never fails."""
+
+    def add_entry(self, entry: AuditEntry) -> None: ...
+
+    async def entries(self, wanted: AuditFilter, limit: int) -> tuple[list[AuditEntry], int]:
+        """The newest `limit` entries, the newest first, and how many there are in all."""

@@ -179,7 +179,7 @@ class SavedState:
         data = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()

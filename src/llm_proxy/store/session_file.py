@@ -228,7 +228,7 @@ class SessionFile:
             self._shut()
         self._path = file_of(self._given)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
         os.chmod(self._path, 0o600)
         found = os.stat(self._path)
         self._identity = (found.st_dev, found.st_ino)

@@ -19,14 +19,18 @@ from llm_proxy.store.memory import MemoryStore
 
 _LOG = logging.getLogger(__name__)
 _MAX_ROWS = 50_000
+LOOK_EVERY = 1000
+"""Writes after which what has ended is deleted: a process runs for weeks, and values end after an hour or a day."""
 
 
 class SqliteStore:
     """A `ValueStore` in the file `path`. The file is opened by the first use, not by start-up."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time, most: int = _MAX_ROWS) -> None:
         self._path = path
         self._clock = clock
+        self._most = most
+        self._writes = 0
         self._memory = MemoryStore(clock=clock)
         self._absent: set[tuple[str, str]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -69,7 +73,7 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600)
             os.close(descriptor)
             self._database = sqlite3.connect(self._path, timeout=5, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
@@ -78,14 +82,18 @@ class SqliteStore:
                 "CREATE TABLE IF NOT EXISTS entry (space TEXT, key TEXT, value BLOB, expires REAL, "
                 "PRIMARY KEY (space, key)) WITHOUT ROWID"
             )
-            self._database.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
-            (rows,) = self._database.execute("SELECT count(*) FROM entry").fetchone()
-            if rows > _MAX_ROWS:
-                self._database.execute(
-                    "DELETE FROM entry WHERE expires <= (SELECT expires FROM entry ORDER BY expires LIMIT 1 OFFSET ?)",
-                    (rows - _MAX_ROWS,),
-                )
+            self._trim(self._database)
         return self._database
+
+    def _trim(self, database: sqlite3.Connection) -> None:
+        """Deletes what has ended, and of what are too many those that end first."""
+        database.execute("DELETE FROM entry WHERE expires <= ?", (self._clock(),))
+        (rows,) = database.execute("SELECT count(*) FROM entry").fetchone()
+        if rows > self._most:
+            database.execute(
+                "DELETE FROM entry WHERE (space, key) IN (SELECT space, key FROM entry ORDER BY expires LIMIT ?)",
+                (rows - self._most,),
+            )
 
     def _fail(self, error: Exception) -> None:
         if not self._broken:
@@ -109,7 +117,11 @@ class SqliteStore:
 
     def _upsert(self, space: str, key: str, value: bytes, expires: float) -> None:
         try:
-            self._open().execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, expires))
+            database = self._open()
+            database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, expires))
+            self._writes += 1
+            if self._writes % LOOK_EVERY == 0:
+                self._trim(database)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
 

@@ -1,8 +1,6 @@
-"""Secret values that do not print, and the removal of secrets from text.
+"""Secret values that do not print, and the spellings that bodies and addresses give them.
 
-Every key and token of the program lives in a ``Secret``. ``scrub`` takes known values, in the spellings
-that bodies and addresses give them, and strings that look like keys out of what is about to be written
-down.
+Every key and token of the program lives in a ``Secret``. How texts are freed of them is told in ``redaction.py``.
 """
 
 import base64
@@ -10,7 +8,6 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterable
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -22,12 +19,13 @@ MIN_LENGTH = 8
 class Secret:
     """A value that shows only its fingerprint; ``reveal`` is the one way to it."""
 
-    __slots__ = ("__digest", "__spellings", "__value")
+    __slots__ = ("__digest", "__in_texts", "__spellings", "__value")
 
     def __init__(self, value: str) -> None:
         self.__value = value
         self.__digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest()
         self.__spellings: tuple[str, ...] | None = None
+        self.__in_texts: tuple[str, ...] | None = None
 
     def reveal(self) -> str:
         """Return the value itself, to be sent and for nothing else."""
@@ -49,8 +47,15 @@ class Secret:
     def spellings(self) -> tuple[str, ...]:
         """The value as it may stand in JSON, an address or Base64; empty when too short to look for."""
         if self.__spellings is None:
-            self.__spellings = _spell(self.__value) if len(self.__value) >= MIN_LENGTH else ()
+            found = {*self.in_texts(), *(_in_base64(self.__value) if len(self.__value) >= MIN_LENGTH else ())}
+            self.__spellings = tuple(sorted(found, key=len, reverse=True))
         return self.__spellings
+
+    def in_texts(self) -> tuple[str, ...]:
+        """The spellings that people and programs read as they stand: all but Base64."""
+        if self.__in_texts is None:
+            self.__in_texts = _in_texts(self.__value) if len(self.__value) >= MIN_LENGTH else ()
+        return self.__in_texts
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
@@ -82,68 +87,34 @@ class Secret:
         raise TypeError("a secret cannot be pickled")
 
 
-def _spell(value: str) -> tuple[str, ...]:
-    """List the forms of a value, the longest first, so that no form hides in the rest of another."""
+_MUST_ESCAPE = {code: json.dumps(chr(code))[1:-1] for code in (*range(32), ord('"'), ord("\\"))}
+# What some JSON writers escape though they need not, such as .NET's, Go's and those for pages of HTML.
+_MAY_ESCAPE = ("+&<>'\"`", "+&<>'\"`=", "<>&", "<>&'\"", "<>&'=")
+_ESCAPES = tuple(
+    _MUST_ESCAPE | {ord(character): form % ord(character) for character in characters}
+    for characters in _MAY_ESCAPE
+    for form in ("\\u%04X", "\\u%04x")
+)
+
+
+def _in_texts(value: str) -> tuple[str, ...]:
+    """The forms of a value, the longest first, so that no form hides in the rest of another."""
     data = value.encode("utf-8", "surrogatepass")
     escaped = json.dumps(value, ensure_ascii=False)[1:-1]
     forms = {value, escaped, escaped.replace("/", "\\/"), json.dumps(value)[1:-1]}
+    forms |= {value.translate(escapes) for escapes in _ESCAPES}
     forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in tuple(forms)}  # arguments are JSON in JSON
     for encoded in (quote(data, safe=""), quote(data), quote_plus(data)):
         forms |= {encoded, re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), encoded)}
-    for offset in range(3):
-        # Base64 depends on what stands before; the characters that the neighbours share are left off.
-        text = base64.b64encode(b"\0" * offset + data).decode().rstrip("=")
-        text = text[(0, 2, 3)[offset] : len(text) - ((offset + len(data)) % 3 != 0)]
-        forms |= {text, text.replace("+", "-").replace("/", "_")}
     return tuple(sorted(forms, key=len, reverse=True))
 
 
-# A key begins where no letter or digit stands before it, unless that belongs to an escape: \n, \u0022, %20.
-_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
-# Each shape with a text that must be there for it; all take time linear in the text.
-_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (needle, re.compile(pattern, re.DOTALL))
-    for needle, pattern in (
-        (
-            "PRIVATE KEY-----",
-            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)",
-        ),
-        ("sk-", _START + r"sk-[A-Za-z0-9_-]{20,}"),
-        ("ak-", _START + r"ak-[A-Za-z0-9_-]{20,}"),
-        ("AIza", _START + r"AIza[A-Za-z0-9_-]{20,}"),
-        ("gh", _START + r"gh[oprsu]_[A-Za-z0-9]{20,}"),
-        ("github_pat_", _START + r"github_pat_[A-Za-z0-9_]{20,}"),
-        ("xox", _START + r"xox[a-z]-[A-Za-z0-9-]{10,}"),
-        ("AKIA", _START + r"AKIA[A-Z0-9]{12,}"),
-        ("gsk_", _START + r"gsk_[A-Za-z0-9]{20,}"),
-        ("xai-", _START + r"xai-[A-Za-z0-9]{20,}"),
-        ("ya29.", _START + r"ya29\.[A-Za-z0-9_-]{20,}"),
-        (
-            ".",
-            r"(?:(?<![0-9A-Fa-f])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))[0-9A-Fa-f]{32}\.[A-Za-z0-9_-]{16,}",
-        ),
-        (
-            "eyJ",
-            r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrtbf])|(?<=\\u[0-9A-Fa-f]{4})|(?<=%[0-9A-Fa-f]{2}))"
-            r"eyJ[A-Za-z0-9_-]{6,}+\.[A-Za-z0-9_-]{6,}+\.[A-Za-z0-9_-]*",
-        ),
-    )
-)
-_BEARER = re.compile(r"(bearer(?:\s|%20|\+){1,4})[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-
-
-def scrub(text: str, secrets: Iterable[Secret] = (), mark: str = MARK) -> str:
-    """Replace known secrets, in all their spellings, and key-shaped strings by ``mark``."""
-    text = scrub_known(text, secrets, mark)
-    for needle, shape in _SHAPES:
-        if needle in text:
-            text = shape.sub(mark, text)
-    return _BEARER.sub(lambda found: found[1] + mark, text)
-
-
-def scrub_known(text: str, secrets: Iterable[Secret], mark: str = MARK) -> str:
-    """Replace known secrets of eight characters or more, in all their spellings, and nothing else."""
-    spellings = {spelling for secret in secrets for spelling in secret.spellings() if spelling in text}
-    for spelling in sorted(spellings, key=len, reverse=True):
-        text = text.replace(spelling, mark)
-    return text
+def _in_base64(value: str) -> set[str]:
+    """Base64 depends on what stands before; the characters that the neighbours share are left off."""
+    data = value.encode("utf-8", "surrogatepass")
+    forms: set[str] = set()
+    for offset in range(3):
+        text = base64.b64encode(b"\0" * offset + data).decode().rstrip("=")
+        text = text[(0, 2, 3)[offset] : len(text) - ((offset + len(data)) % 3 != 0)]
+        forms |= {text, text.replace("+", "-").replace("/", "_")}
+    return forms

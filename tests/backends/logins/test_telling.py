@@ -13,7 +13,8 @@ import pytest
 from llm_proxy.backends import registry
 from llm_proxy.backends.registry import Backends
 from llm_proxy.backends.transport import Transport
-from llm_proxy.server import pages
+from llm_proxy.routing.keyring import Keyring
+from llm_proxy.server import internal_pages
 from tests.backends.logins.test_anthropic import FOR_CLAUDE_CODE
 from tests.backends.logins.vendor import jwt, write_login
 from tests.e2e.asking import PROTOCOLS, Scene, started
@@ -80,8 +81,13 @@ async def test_a_driver_that_fails_is_one_line_of_the_page(
 
     monkeypatch.setattr("llm_proxy.backends.logins.qwen.build", build)
     assert "qwen-oauth" in registry._BUILDERS
-    gateway: Any = SimpleNamespace(backends=Backends({}, transport), health=SimpleNamespace(results={}))
-    page = pages._backends(gateway)
+    gateway: Any = SimpleNamespace(
+        backends=Backends({}, transport),
+        health=SimpleNamespace(results={}),
+        keyring=Keyring(lambda: 0.0),
+        without_secrets=str,
+    )
+    page = internal_pages.backends(gateway)
     listed = {one["id"]: one for one in page["data"]}
     assert listed["qwen-oauth"]["reason"] == "its driver failed (OSError); the log says more."
     assert not listed["qwen-oauth"]["usable"] and listed["demo"]["functional"]

@@ -27,7 +27,7 @@ from llm_proxy.backends.acp.process import absolute_path, clean_environment
 from llm_proxy.backends.acp.sandbox import Mode, Sandbox
 from llm_proxy.backends.base import Action, Call, Limits, Redirect
 from llm_proxy.backends.catalog import row_for
-from llm_proxy.backends.transport import MemoryResponse, Response
+from llm_proxy.backends.transport import MemoryResponse, Response, tapped
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.config.kinds import NamedKey
 from llm_proxy.conversation.fault import Fault, FaultError, bad_request
@@ -194,6 +194,9 @@ class AcpBackend:
         await self._agents.close()
 
     async def open(self, call: Call) -> Response:
+        return await tapped(call.tap, f"{self.id}:{call.model}", call.body, self._answer(call))
+
+    async def _answer(self, call: Call) -> Response:
         """Returns when the agent said its first words, or was done without any."""
         executable = self._where()
         if executable is None:

@@ -109,6 +109,7 @@ class LoginBackend(HttpBackend):
             silence_timeout=self.settings.timeout,
             keep=self.settings.max_connections,
             label=self._label,
+            tap=call.tap,
         )
 
     def base_of(self, token: Token) -> BaseUrl:

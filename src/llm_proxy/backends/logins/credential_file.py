@@ -92,6 +92,12 @@ class CredentialFile:
         return None if known is None else known.token
 
     @property
+    def refresh_token(self) -> Secret | None:
+        """What renews the login, as last read, so that nothing shows it. Makes no call and reads nothing."""
+        known = self._file.seen
+        return None if known is None else known.refresh_token
+
+    @property
     def path(self) -> Path | None:
         """The file that is used; None while none exists."""
         return self._file.path

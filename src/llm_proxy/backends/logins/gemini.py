@@ -28,6 +28,7 @@ from llm_proxy.backends.transport import Credential, Endpoint, Response, Transpo
 from llm_proxy.config.backends import BackendSettings
 from llm_proxy.conversation.fault import FaultError
 from llm_proxy.wire.json import encode
+from llm_proxy.wire.tap import WireTap
 from llm_proxy.wire.urls import BaseUrl, parse_base_url
 
 _LARGEST_ACCOUNT = 1024 * 1024
@@ -100,7 +101,7 @@ class CodeAssistBackend(LoginBackend):
             salt=self._salt,
         )
         headers = self._login_headers(call) | {"accept": "text/event-stream"}
-        return await self._post(code_assist.GENERATE, headers, body, token)
+        return await self._post(code_assist.GENERATE, headers, body, token, call.tap)
 
     async def _ask(self, call: Call, token: Token, method: str, body: dict[str, Any]) -> bytes:
         headers = self._login_headers(call) | {"accept": "application/json"}
@@ -116,7 +117,9 @@ class CodeAssistBackend(LoginBackend):
     def _login_headers(self, call: Call) -> dict[str, str]:
         return self._call_headers(with_user_agent_only(call, self._identity))
 
-    async def _post(self, method: str, headers: dict[str, str], body: bytes, token: Token) -> Response:
+    async def _post(
+        self, method: str, headers: dict[str, str], body: bytes, token: Token, tap: WireTap | None = None
+    ) -> Response:
         return await self._transport.post(
             Endpoint(self._base.origin, self._base.path + method),
             headers,
@@ -126,6 +129,7 @@ class CodeAssistBackend(LoginBackend):
             silence_timeout=self.settings.timeout,
             keep=self.settings.max_connections,
             label=self._label,
+            tap=tap,
         )
 
     async def close(self) -> None:

@@ -1,0 +1,1 @@
+"""What makes files of the repository. Nothing of it is installed."""
