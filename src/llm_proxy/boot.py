@@ -57,6 +57,7 @@ from llm_proxy.server.lifecycle import PortInUse, listen
 from llm_proxy.server.running import ChangesForAll, Running
 from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.sessions.session import Session
+from llm_proxy.store import data_directory
 from llm_proxy.store.audit_file import AuditFile
 from llm_proxy.store.capture.capture import Capture
 from llm_proxy.store.ledger import Ledgers
@@ -72,7 +73,6 @@ from llm_proxy.wire.redaction import Redactor
 from llm_proxy.wire.secrets import Secret
 
 _LOG = logging.getLogger(__name__)
-_SEAL_KEY_BYTES = 32
 NOTHING_SAVED = Saved()
 
 
@@ -100,7 +100,7 @@ class House:
             _LOG.info("listening on %s: keys travel in clear text unless TLS is in front (docs/access.md)", server.host)
         if not server.allow_admin and hasattr(os, "geteuid") and os.geteuid() == 0:
             self.warnings.append("running as root; an ordinary user is enough (--allow-admin silences this)")
-        self.data_dir = _writable(settings.data_dir, self.warnings)
+        self.data_dir = data_directory.usable(settings.data_dir, self.warnings)
         if self.data_dir is None and settings.state_file.parent == settings.data_dir:
             self.saved.path = None
         self.sessions = self._sessions(settings.get(SessionOptions))
@@ -111,7 +111,7 @@ class House:
         self._store = SqliteStore(self.data_dir / "state.sqlite3") if self.data_dir else MemoryStore()
         self._logs: dict[Path, SessionLog] = {}
         self._audit_files: dict[Path, AuditFile] = {}
-        self._seal_key = _seal_key(self.data_dir)
+        self._seal_key = data_directory.seal_key(self.data_dir)
         self._keyring = Keyring(time.monotonic)
         self._counts = Counts(time.monotonic)
         self._brute_force = BruteForce(time.monotonic, settings.get(BruteForceOptions))
@@ -402,44 +402,6 @@ def _load(reloader: Reloader) -> tuple[Settings, SavedState]:
     settings = reloader.load(NOTHING_SAVED)
     saved = SavedState(settings.state_file)
     return reloader.with_saved(settings, saved), saved
-
-
-def _writable(directory: Path, warnings: list[str]) -> Path | None:
-    """The data directory, created with mode 0700, or None (with a warning) when nothing can be kept there."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(directory, os.W_OK):
-            return directory
-        reason = "not writable"
-    except OSError as error:
-        reason = error.strerror or "not usable"
-    warnings.append(
-        f"data directory {directory} cannot be used ({reason}): usage and state are kept in memory only; choose another with --data-dir"
-    )
-    return None
-
-
-def _seal_key(directory: Path | None) -> bytes:
-    """The key of sealed reasoning: kept in the data directory, so that conversations survive a restart."""
-    if directory is None:
-        return random.token_bytes(32)
-    path = directory / "seal.key"
-    try:
-        kept = path.read_bytes()
-        if len(kept) == _SEAL_KEY_BYTES:
-            return kept
-    except OSError:
-        pass
-    key = random.token_bytes(_SEAL_KEY_BYTES)
-    draft = directory / f"seal.key.{os.getpid()}"
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-        os.replace(draft, path)
-    except OSError as error:
-        _LOG.warning("the key of sealed reasoning cannot be kept in %s: %s", path, error.strerror)
-    return key
 
 
 def raise_descriptor_limit() -> None:
