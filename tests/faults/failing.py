@@ -276,11 +276,11 @@ def assert_refused(client: Protocol, answer: Answer, status: int) -> dict[str, A
     return detail
 
 
-async def row_of(made: Stage, id: str) -> dict[str, Any]:
-    """The usage row of a request, as soon as there is one."""
+async def row_of(made: Stage, id: str, limit: int = 20) -> dict[str, Any]:
+    """The usage row of a request, as soon as there is one among the newest `limit`."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            answer = await call(made, "GET", "/usage/recent?limit=20")
+            answer = await call(made, "GET", f"/usage/recent?limit={limit}")
             for row in answer.json["data"]:
                 if row["id"] == id:
                     return dict(row)

@@ -105,7 +105,7 @@ def hang_up_under_load(folder: Path, rate: float, seconds: float) -> None:
 
 
 def test_no_request_fails_while_configurations_good_and_bad_come_ten_times_a_second(tmp_path: Path) -> None:
-    hang_up_under_load(tmp_path, 30, 3)
+    hang_up_under_load(tmp_path, 30, 2)
 
 
 @pytest.mark.long
