@@ -65,3 +65,25 @@ async def test_a_value_is_found_after_a_restart_until_it_ends(tmp_path: Path) ->
     async with opened(path, clock) as store:
         assert await store.get_many("response", ["a"]) == {}
     assert keys_in(path) == set()
+
+
+async def test_a_file_that_could_not_be_used_for_a_while_is_written_again(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "state.sqlite3"
+    path.mkdir()  # nothing can be kept there
+    store = SqliteStore(path, clock, rest=0.0)
+    store.put("reasoning", "meanwhile", b"2", 60)
+    assert await store.get_many("reasoning", ["meanwhile", "never"]) == {"meanwhile": b"2"}  # behind that write
+    path.rmdir()
+    store.put("reasoning", "after", b"3", 60)
+    await store.close()
+    assert keys_in(path) == {"after"}
+
+
+async def test_what_memory_has_no_room_for_is_found_in_the_file(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "state.sqlite3"
+    store = SqliteStore(path, clock, in_memory=10)
+    assert await store.get_many("reasoning", ["3"]) == {}
+    for n in range(30):
+        store.put("reasoning", str(n), b"%d" % n, 60)
+    assert await store.get_many("reasoning", ["3", "29"]) == {"3": b"3", "29": b"29"}
+    await store.close()

@@ -1,13 +1,13 @@
 """Values that survive a restart: memory in front, SQLite behind, all file work in one thread of its own.
 
-A database that is locked, full, read-only or gone loses durability, not requests: one warning, then memory only.
+A database that is locked, full, read-only or gone loses durability, not requests: memory serves meanwhile, with one warning a minute, and
+the file is tried again after a rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import time
@@ -15,33 +15,51 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from llm_proxy.store.behind import Outage
 from llm_proxy.store.memory import MemoryStore
 
-_LOG = logging.getLogger(__name__)
 _MAX_ROWS = 50_000
+_MOST_WAITING = 10_000
+_IN_MEMORY = 10_000
+_REST_SECONDS = 30.0
 LOOK_EVERY = 1000
 """Writes after which what has ended is deleted: a process runs for weeks, and values end after an hour or a day."""
 
 
 class SqliteStore:
-    """A `ValueStore` in the file `path`. The file is opened by the first use, not by start-up."""
+    """A `ValueStore` in the file `path`. The file is opened by the first use, not by start-up.
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time, most: int = _MAX_ROWS) -> None:
+    `clock` is epoch time; `most` bounds the rows of the file. After a failure the file rests for `rest` seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.time,
+        most: int = _MAX_ROWS,
+        rest: float = _REST_SECONDS,
+        in_memory: int = _IN_MEMORY,
+    ) -> None:
         self._path = path
         self._clock = clock
         self._most = most
         self._writes = 0
-        self._memory = MemoryStore(clock=clock)
+        self._memory = MemoryStore(max_entries=in_memory, clock=clock)
+        self._in_memory = in_memory
         self._absent: set[tuple[str, str]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
-        self._broken = False
-        self._old_rows = path.exists()
+        self._rest = rest
+        self._rests_until = 0.0
+        self._given = self._done = 0  # each is counted by one thread only
+        self._outage = Outage()
+        self._more_on_disk = path.exists()
+        """May the file hold what memory does not?"""
 
     async def get_many(self, space: str, keys: Iterable[str]) -> dict[str, bytes]:
         wanted = list(dict.fromkeys(keys))
         found = await self._memory.get_many(space, wanted)
-        if not self._old_rows or self._broken:
+        if not self._more_on_disk or self._resting:
             return found
         missing = [key for key in wanted if key not in found and (space, key) not in self._absent]
         if missing:
@@ -56,20 +74,45 @@ class SqliteStore:
 
     def put(self, space: str, key: str, value: bytes, ttl: float) -> None:
         self._memory.put(space, key, value, ttl)
-        if not self._broken:
-            self._thread.submit(self._upsert, space, key, value, self._clock() + ttl)
+        self._absent.discard((space, key))
+        self._later(self._upsert, space, key, value, self._clock() + ttl)
 
     def delete(self, space: str, key: str) -> None:
         self._memory.delete(space, key)
         self._absent.add((space, key))
-        if not self._broken:
-            self._thread.submit(self._remove, space, key)
+        self._later(self._remove, space, key)
+
+    @property
+    def _resting(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def _later(self, work: Callable[..., None], *arguments: object) -> None:
+        """Has the thread do it, unless the file rests or the thread has fallen far behind."""
+        if self._resting:
+            return
+        if self._given - self._done >= _MOST_WAITING:
+            self._outage.tell(f"state is kept in memory only for now: {self._path} is too slow")
+            return
+        self._given += 1
+        self._more_on_disk = self._more_on_disk or self._given > self._in_memory
+        self._thread.submit(self._do, work, arguments)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 
     # What follows runs in the store's thread only.
+
+    def _do(self, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        self._done += 1
+        if self._resting:
+            return
+        try:
+            work(*arguments)
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+        else:
+            self._outage.over(f"state is kept in {self._path} again")
 
     def _open(self) -> sqlite3.Connection:
         if self._database is None:
@@ -96,9 +139,9 @@ class SqliteStore:
             )
 
     def _fail(self, error: Exception) -> None:
-        if not self._broken:
-            self._broken = True
-            _LOG.warning("state is kept in memory only: %s cannot be used (%s)", self._path, error)
+        self._rests_until = time.monotonic() + self._rest
+        self._outage.tell(f"state is kept in memory only for now: {self._path} cannot be used ({error})")
+        self._close()  # the next try finds what is there then
 
     def _select(self, space: str, keys: list[str]) -> list[tuple[str, bytes, float]]:
         rows: list[tuple[str, bytes, float]] = []
@@ -116,20 +159,14 @@ class SqliteStore:
         return rows
 
     def _upsert(self, space: str, key: str, value: bytes, expires: float) -> None:
-        try:
-            database = self._open()
-            database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, expires))
-            self._writes += 1
-            if self._writes % LOOK_EVERY == 0:
-                self._trim(database)
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
+        database = self._open()
+        database.execute("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)", (space, key, value, expires))
+        self._writes += 1
+        if self._writes % LOOK_EVERY == 0:
+            self._trim(database)
 
     def _remove(self, space: str, key: str) -> None:
-        try:
-            self._open().execute("DELETE FROM entry WHERE space = ? AND key = ?", (space, key))
-        except (sqlite3.Error, OSError) as error:
-            self._fail(error)
+        self._open().execute("DELETE FROM entry WHERE space = ? AND key = ?", (space, key))
 
     def _close(self) -> None:
         if self._database is not None:
