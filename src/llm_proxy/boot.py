@@ -98,6 +98,12 @@ class House:
             )
         elif not is_loopback(server.host):
             _LOG.info("listening on %s: keys travel in clear text unless TLS is in front (docs/access.md)", server.host)
+            if auth.trusted_ips and not auth.allowed_hosts:
+                # A name of the page's owner that comes to mean this address (DNS rebinding) makes both of one site.
+                self.warnings.append(
+                    "clients of auth.trusted_ips need no key, and any Host name is accepted: a web page that one of them visits could "
+                    "use the proxy; give its name outside with --allowed-host"
+                )
         if not server.allow_admin and hasattr(os, "geteuid") and os.geteuid() == 0:
             self.warnings.append("running as root; an ordinary user is enough (--allow-admin silences this)")
         self.data_dir = data_directory.usable(settings.data_dir, self.warnings)
@@ -170,8 +176,7 @@ class House:
         """Raises StoreUnusable for a repository that can never work."""
         backing: SessionBacking | None = None
         if options.repository == "redis":
-            url: object = options.redis_url  # text is a `Secret` where the option is one
-            backing = SessionRedis(url.reveal() if isinstance(url, Secret) else None)
+            backing = SessionRedis(options.redis_url.reveal() if options.redis_url is not None else None)
         elif options.repository == "file":
             path = options.file_path or (self.data_dir / "sessions.sqlite3" if self.data_dir else None)
             if path is None:

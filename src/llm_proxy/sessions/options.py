@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from llm_proxy.config.options import ChatKey, OptionGroup, option
+from llm_proxy.wire.secrets import Secret
 
 
 def check_project(value: str) -> str | None:
@@ -51,8 +52,8 @@ class SessionOptions(OptionGroup, path="session", title="Sessions"):
         default_text="sessions.sqlite3 in the data directory",
         help="SQLite file of the repository `file`, or a directory for it",
     )
-    redis_url: str | None = option(
-        None, env="SESSION_REDIS_URL", secret=True, restart=True, help="server of the repository `redis`"
+    redis_url: Secret | None = option(
+        None, env="SESSION_REDIS_URL", restart=True, help="server of the repository `redis`"
     )
     max_history_items: int = option(
         100,
