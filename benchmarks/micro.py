@@ -210,13 +210,18 @@ class _Finished:
         self.attempts = [AttemptRecord("openai", "gpt-4.1", "openai#1", 200)]
         self.started, self.duration, self.time_to_first = 1_760_000_000.0, 1.0, 0.2
         self.local = self.side = self.planned = False
-        self.project, self.size = "", 100_000
+        self.project, self.size, self.address = "", 100_000, ""
+        self.notes: list[str] = []
+        self.cached, self.billed = False, None
 
     def prompt_text(self) -> str:
         return "Please fix the failing test."
 
     def answer_text(self) -> str:
         return "The test fails because the total is wrong. " * 20
+
+    def answer_length(self) -> int:
+        return len(self.answer_text())
 
     def answer_calls(self) -> Sequence[tuple[str, str]]:
         return ()
@@ -227,7 +232,8 @@ class _Finished:
 
 def _needs() -> Needs:
     settings = load_settings((), {}, Path("/nonexistent"), GROUPS)
-    return Needs(settings=settings, usage=MemoryUsage(), log=None, clean=str, counts=Counts(time.monotonic))
+    clean = Redactor(Secret(f"sk-proj-{n:040d}") for n in range(20)).clean
+    return Needs(settings=settings, usage=MemoryUsage(), log=None, clean=clean, counts=Counts(time.monotonic))
 
 
 def _room_figures(watch: Stopwatch) -> list[MicroFigure]:

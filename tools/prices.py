@@ -142,7 +142,9 @@ def base_tables(wheel: Path, today: datetime.date, second: Mapping[str, PriceTab
         table = PriceTable()
         for model, price in priced:
             for name in {model.id, *_beginnings(model.match)}:
-                if not name.startswith("~"):  # OpenRouter's moving names, whose price is that of another model each month
+                if not name.startswith(
+                    "~"
+                ):  # OpenRouter's moving names, whose price is that of another model each month
                     table[name.lower().removeprefix("models/")] = price
         # Where the base's rules are finer than beginnings of names, the names that the other set knows are told apart one by one.
         for name in second.get(vendor, {}):

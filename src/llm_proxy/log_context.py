@@ -1,7 +1,7 @@
 """Whose request is being served where a log line is written: its id and its session's.
 
 The server says it once per request; the log's writer reads it for each line. Knows neither. The values belong to the task that
-serves the request and to the tasks that it begins; elsewhere they are empty.
+serves the request and to the tasks that it begins; elsewhere they are empty. Whoever sets them puts no secret there.
 """
 
 from __future__ import annotations

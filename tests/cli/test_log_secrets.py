@@ -66,7 +66,9 @@ def test_messages_arguments_and_tracebacks_of_every_logger(written: Written) -> 
 @pytest.mark.parametrize("written", [TEXT + " %(color)s"], indirect=True)
 def test_what_callers_give_for_the_format_is_cleaned_too(written: Written) -> None:
     logging.getLogger("a").error("said", extra={"color": f"color {KEY}"})
-    assert written() == "ERROR a said color ***\n"
+    logging.getLogger("a").error("said", extra={"color": {"of": [KEY]}})
+    logging.getLogger("a").error("said", extra={"color": 7})
+    assert written() == "ERROR a said color ***\nERROR a said {'of': ['***']}\nERROR a said 7\n"
 
 
 def test_a_private_key_without_an_end_leaves_a_line_of_json_whole(written: Written) -> None:

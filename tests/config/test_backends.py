@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_proxy.config import BackendSettings
+from llm_proxy.config import BackendSettings, ConfigError
 from tests.config.conftest import Load, Refuse
 
 
@@ -250,9 +250,19 @@ def test_the_first_functional_back_end_is_the_default(load: Load) -> None:
     assert load(file="backends: {demo: {enabled: false}}").backends["demo"].functional is False
 
 
+@pytest.mark.parametrize(
+    "url", ["http://u:hidden-value@x", "http://x/v1?key=hidden-value", "http://x/a/../b", "http://x:0", "http://1.2"]
+)
+def test_an_address_that_no_call_could_use_is_an_error_without_its_secrets(load: Load, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"backends.openai.base_url: expected an http or https URL") as refused:
+        load(file=f"backends: {{openai: {{base_url: '{url}'}}}}")
+    assert "hidden-value" not in str(refused.value)
+
+
 def test_a_shown_configuration_holds_no_secret(load: Load) -> None:
-    file = 'backends: {openai: {base_url: "http://u:hidden-value@x", headers: {X-Token: "hidden-value"}}}'
+    proxy = 'proxy: {upstream_proxy: "http://u:hidden-value@x"}'
+    file = proxy + '\nbackends: {openai: {headers: {X-Token: "hidden-value"}}}'
     settings = load(file=file, env={"OPENAI_API_KEY": "hidden-value", "AUTH_TOKEN": "hidden-value"})
     assert "hidden-value" not in repr(settings.entries())
     assert settings.source_of("backends.openai.api_keys") == "env OPENAI_API_KEY"
-    assert settings.source_of("backends.openai.headers") == "config.yaml:1"
+    assert settings.source_of("backends.openai.headers") == "config.yaml:2"

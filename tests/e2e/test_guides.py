@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
@@ -31,8 +32,10 @@ FRAGMENT: Final = "fragment"
 """The tag of a block that goes on from the first one of its page."""
 OTHERS: Final = {"client"}
 """Tags of files of other programs."""
-FOREIGN: Final = "dangerous-commands.md"
-"""Shows commands of other projects, such as `make purge`."""
+FOREIGN: Final = {"dangerous-commands.md", "clients.md"}
+"""Pages that show commands of other programs, such as `make purge`."""
+FOREIGN_FLAGS: Final = {"--auth-type", "--hard", "--source"}
+"""Those that are named elsewhere."""
 every_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 
 
@@ -109,13 +112,18 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
         for line in block.text.replace("\\\n", " ").splitlines():
             words = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("$ "))
             if re.match(r"(?:\w+=\S* )*(?:llm-proxy|python -m llm_proxy)(?: |$)", words):
-                yield f"{block.page}:{block.line}", shlex.split(words.replace("python -m llm_proxy", "llm-proxy"), comments=True)
+                yield (
+                    f"{block.page}:{block.line}",
+                    shlex.split(words.replace("python -m llm_proxy", "llm-proxy"), comments=True),
+                )
     for page, name in zip(PAGES, NAMES, strict=True):
         for words in re.findall(r"`(llm-proxy(?: [^`]*)?)`", prose(page)):
             yield name, shlex.split(words.replace("…", ""))
 
 
-COMMAND_LINES: Final = sorted({(where, tuple(words[words.index("llm-proxy") + 1 :])) for where, words in command_lines()})
+COMMAND_LINES: Final = sorted(
+    {(where, tuple(words[words.index("llm-proxy") + 1 :])) for where, words in command_lines()}
+)
 
 
 def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -131,7 +139,9 @@ def test_the_pages_show_commands() -> None:
     assert {words[0] for _, words in COMMAND_LINES if words} >= {"config", "models", "usage", "capture", "logins"}
 
 
-@pytest.mark.parametrize(("where", "words"), COMMAND_LINES, ids=[f"{where} {' '.join(words)}" for where, words in COMMAND_LINES])
+@pytest.mark.parametrize(
+    ("where", "words"), COMMAND_LINES, ids=[f"{where} {' '.join(words)}" for where, words in COMMAND_LINES]
+)
 def test_a_command_that_a_page_shows_exists_with_its_flags(
     where: str, words: tuple[str, ...], empty: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,10 +158,43 @@ def test_a_command_that_a_page_shows_exists_with_its_flags(
     assert [flag for flag in given if not re.search(rf"{re.escape(flag)}(?![\w-])", text)] == []
 
 
+def shown_in(page: Path) -> Iterator[str]:
+    """What the text of a page shows as code, less commands of other programs."""
+    if page.name not in FOREIGN and "reference" not in page.parts and "decisions" not in page.parts:
+        yield from (span for span in re.findall(r"`([^`\n]+)`", prose(page)) if not FOREIGN_FLAGS & set(span.split()))
+
+
+@every_page
+def test_a_flag_that_the_text_of_a_page_names_exists(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [(), *((name,) for name in cli.COMMANDS if name != "serve"), ("capture", "list"), ("capture", "show")]
+    known = set(re.findall(r"--[a-z][a-z-]+", "".join(helped(capsys, *one) for one in words)))
+    named = {flag for span in shown_in(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)}
+    assert sorted(named - known) == []
+
+
+@every_page
+def test_an_option_that_the_text_of_a_page_names_exists(page: Path) -> None:
+    options = [option for group in GROUPS for option in group.options]
+    known = {path for option in options for path in (option.path, *option.aliases)}
+    known |= {path.rpartition(".")[0] for path in known}
+    groups = {path.partition(".")[0] for path in known if "." in path}
+    named = [re.match(r"([a-z_]+(?:\.[a-z_]+)+)(?:$|:)", span) for span in shown_in(page)]
+    assert [one[1] for one in named if one and one[1].partition(".")[0] in groups and one[1] not in known] == []
+
+
+@every_page
+def test_a_chat_command_that_the_text_of_a_page_names_exists(page: Path) -> None:
+    known = {name for command in COMMANDS for name in (command.name, *command.aliases)}
+    named = {found[1] for span in shown_in(page) if (found := re.match(r"!/([a-z-]+)", span))}
+    assert sorted(named - known) == []
+
+
 @every_page
 def test_a_make_target_that_a_page_shows_exists(page: Path) -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8")))
-    shown = set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", page.read_text("utf-8"))) if page.name != FOREIGN else set()
+    shown = (
+        set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", page.read_text("utf-8"))) if page.name not in FOREIGN else set()
+    )
     assert shown <= targets
 
 
@@ -174,7 +217,9 @@ def curls() -> Iterator[tuple[str, list[str]]]:
                 yield f"{block.page}:{block.line}", shlex.split(line.partition(" | ")[0], comments=True)
 
 
-CURLS: Final = [(where, words) for where, words in curls() if any("127.0.0.1:8000" in word or "$URL" in word for word in words)]
+CURLS: Final = [
+    (where, words) for where, words in curls() if any("127.0.0.1:8000" in word or "$URL" in word for word in words)
+]
 
 
 def test_the_pages_show_requests() -> None:
@@ -184,11 +229,11 @@ def test_the_pages_show_requests() -> None:
 @pytest.mark.parametrize(("where", "words"), CURLS, ids=[f"{where} {words[-1][:40]}" for where, words in CURLS])
 def test_a_request_that_a_page_shows_is_accepted(operated: Proxy, where: str, words: list[str]) -> None:
     [address] = [word for word in words if word.startswith(("http://", "$URL"))]
-    headers = dict(value.split(": ", 1) for flag, value in zip(words, words[1:], strict=False) if flag == "-H")
+    headers = dict(value.split(": ", 1) for flag, value in pairwise(words) if flag == "-H")
     assert re.fullmatch(r"Bearer \$\w+", headers.pop("Authorization"))
     url = urlsplit(address.replace("$URL", "http://x"))
     path = f"{url.path}?{url.query}" if url.query else url.path
-    body = next((value for flag, value in zip(words, words[1:], strict=False) if flag == "-d"), None)
+    body = next((value for flag, value in pairwise(words) if flag == "-d"), None)
     answer = operated.request("GET" if body is None else "POST", path, body and body.encode(), headers)
     assert answer.status == 200, answer.body
     assert body is None or b"Echo: hi" in answer.body
@@ -267,5 +312,9 @@ def test_the_changelog_tells_of_what_is_not_released() -> None:
 
 
 def test_the_example_of_pytest_compression_is_what_becomes_of_it() -> None:
-    shown = {block.tags[1]: block.text for block in BLOCKS if block.page == "docs/pytest-compression.md" and len(block.tags) > 1}
+    shown = {
+        block.tags[1]: block.text
+        for block in BLOCKS
+        if block.page == "docs/pytest-compression.md" and len(block.tags) > 1
+    }
     assert compressed(shown["before"]) == shown["after"]

@@ -69,9 +69,11 @@ class Logged:
     def lines(self, sign: str, least: int = 1) -> list[str]:
         """The lines that hold `sign`, once there are so many of them; the file is written within moments."""
         deadline = time.monotonic() + 10
-        while len(found := [line for line in self.text.splitlines() if sign in line]) < least:
+        while (
+            len(found := [line for line in self.text.splitlines(True) if sign in line and line.endswith("\n")]) < least
+        ):
             assert time.monotonic() < deadline, f"no such line: {sign}\n{self.text}"
-        return found
+        return [line.rstrip("\n") for line in found]
 
     def settled(self) -> str:
         """The whole log, after a request that came last."""

@@ -250,10 +250,11 @@ def test_an_error_is_not_kept_and_has_no_header(cached: Scene) -> None:
     assert cache_of(cached.ask("openai-chat", "up-chat:m", said=said, **settled("openai-chat"))) == "miss"
 
 
-def test_a_call_of_a_tool_that_nobody_offered_is_not_kept(cached: Scene) -> None:
+@each_client
+def test_a_call_of_a_tool_that_nobody_offered_is_not_kept(cached: Scene, client: Protocol) -> None:
     said = unique()
     cached.play(call(Called("call_1", "read", {"a": 1})))
-    answers = [cached.ask("openai-chat", "up-chat:m", said=said, **settled("openai-chat")) for _ in range(2)]
+    answers = [cached.ask(client, target(client), said=said, **settled(client)) for _ in range(2)]
     assert [cache_of(answer) for answer in answers] == ["miss", "miss"]
 
 

@@ -43,7 +43,7 @@ def entries() -> list[Entry]:
         found.append(
             Entry(
                 heading,
-                tuple(re.findall(r"(?m)^> (.+)$", text)),
+                tuple(line.replace("\\<", "<") for line in re.findall(r"(?m)^> (.+)$", text)),
                 int(told[1]) if told else 0,
                 tuple(re.findall("`(.+?)`", told[2])) if told else (),
                 text,

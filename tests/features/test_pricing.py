@@ -70,6 +70,14 @@ def test_a_priced_model_with_a_million_input_tokens_costs_its_input_price(id: st
     assert bill(id, model) == Bill(cost, "priced")
 
 
+def test_what_a_router_gives_away_costs_nothing_and_not_what_its_paid_twin_costs() -> None:
+    assert bill("router", "deepseek/deepseek-r1") == Bill(pytest.approx(0.7), "priced")
+    assert bill("router", "deepseek/deepseek-r1:free") == Bill(0.0, "priced")
+    own = {"openrouter": {"deepseek/deepseek-r1:free": Price(input=1.0)}}
+    assert bill("router", "deepseek/deepseek-r1:free", own=own) == Bill(1.0, "priced")
+    assert bill("openai", "gpt-5:free").source == "priced", "no name of OpenRouter's"
+
+
 def test_cached_tokens_are_billed_once_at_the_cached_price() -> None:
     assert bill("openai", "gpt-5", Usage(input=MILLION, cache_read=MILLION, output=0)) == Bill(0.125, "priced")
 

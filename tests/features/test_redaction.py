@@ -196,6 +196,38 @@ def test_a_key_that_becomes_known_is_replaced_from_then_on() -> None:
     assert json.loads(redaction.outgoing(body)) == {"prompt": MARK}
 
 
+def test_a_member_that_stands_twice_hides_no_key() -> None:
+    for body in (
+        b'{"prompt": "%s", "prompt": "x", "n": 1.0}',
+        b'{"messages": [{"role": "user", "content": "%s", "content": "y"}], "n": 1.0}',
+        b'{"messages": [{"role": "user", "content": "%s", "content": "%s"}], "n": 1.0}',
+    ):
+        given = room(OTHER_KEY).outgoing(body.replace(b"%s", OTHER_KEY.encode()))
+        assert OTHER_KEY.encode() not in given
+        assert json.loads(given) == json.loads(body.replace(b"%s", MARK.encode()))
+
+
+@pytest.mark.parametrize("place", [0, 3, 8, len(OTHER_KEY) - 1])
+@pytest.mark.parametrize("form", ["\\u%04x", "\\u%04X"])
+def test_a_key_with_letters_escaped_that_need_not_be_is_found(place: int, form: str) -> None:
+    escaped = OTHER_KEY[:place] + form % ord(OTHER_KEY[place]) + OTHER_KEY[place + 1 :]
+    given = room(OTHER_KEY).outgoing(f'{{"prompt": "a {escaped} b"}}'.encode())
+    assert json.loads(given) == {"prompt": f"a {MARK} b"}
+
+
+def test_many_keys_in_many_parts_are_found_in_a_time_that_grows_with_the_text() -> None:
+    def seconds(pairs: int) -> float:
+        parts = [{"text": "a " + KEY[:9]}, {"text": KEY[9:] + " b"}] * pairs
+        body = json.dumps({"contents": [{"parts": parts}]}).encode()
+        began = time.perf_counter()
+        assert redaction.outgoing(body).count(MARK.encode()) == pairs
+        return time.perf_counter() - began
+
+    redaction = room(KEY)
+    seconds(10)
+    assert min(seconds(8000) for _ in range(2)) < 40 * min(seconds(800) for _ in range(3))
+
+
 def test_a_long_conversation_is_looked_through_in_a_few_milliseconds() -> None:
     redaction = room(*(f"sk-{number:048d}" for number in range(50)))
     body = json.dumps({"messages": [{"role": "user", "content": "some words, code = 1;\n" * 40}] * 400}).encode()

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     name, rest = "serve", list(arguments)
     if rest and not rest[0].startswith("-"):
         name, rest = rest[0], rest[1:]
-    streams.open_closed()
+    streams.prepare()
     try:
         status = _dispatch(name, rest)
         sys.stdout.flush()

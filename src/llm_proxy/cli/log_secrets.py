@@ -13,16 +13,24 @@ from types import TracebackType
 from typing import Final
 
 _LOG = logging.getLogger("llm_proxy")
-_NOT_TEXT: Final = frozenset(
-    ("name", "levelname", "pathname", "filename", "module", "funcName", "threadName", "processName")
-)
+_OF_EACH: Final = frozenset(vars(logging.makeLogRecord({})))
+"""What every record has; of that only the texts below are not the program's own words and numbers."""
+_TEXTS: Final = ("msg", "exc_text", "stack_info")
+_NUMBERS: Final = (int, float, bool)
 
 
 def clean_record(record: logging.LogRecord, clean: Callable[[str], str]) -> None:
-    """Takes secrets out of every text of a record whose message is made: the message, its traceback, and what callers gave as `extra`."""
-    for name, value in vars(record).items():
-        if type(value) is str and value and name not in _NOT_TEXT:
-            setattr(record, name, clean(value))
+    """Takes secrets out of every text of a record whose message is made: the message, its traceback, and what callers gave as `extra`,
+    which is a text from then on if it is no number. Nothing is left that the line would have to be cleaned of once more.
+    """
+    members = vars(record)
+    for name in _TEXTS:
+        if text := members[name]:
+            members[name] = clean(text)
+    if len(members) > len(_OF_EACH):
+        for name in members.keys() - _OF_EACH:
+            if (value := members[name]) and type(value) not in _NUMBERS:
+                members[name] = clean(str(value))
 
 
 def hear_uncaught() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from llm_proxy.config.reload import Reloader
     from llm_proxy.wire.redaction import Redactor
 
+_LOG = logging.getLogger(__name__)
+
 
 def serve(arguments: Sequence[str]) -> int:
     from llm_proxy.config import ConfigError
     from llm_proxy.config.reload import Reloader
     from llm_proxy.option_groups import GROUPS
 
+    if hasattr(signal, "SIGHUP"):
+        # Asked to read again what it is just reading: nothing to do, and no reason to die. A handler, since what is ignored is inherited.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     reloader = Reloader(arguments, os.environ, Path.cwd(), GROUPS)
     try:
         settings = reloader.load()
@@ -144,6 +150,7 @@ def _announce(house: House, how_to_stop: str) -> None:
     """The start lines (OPS-17, GEN-02), on standard error: they are for the person, not for a log file."""
     from llm_proxy.cli.streams import say
     from llm_proxy.commands.options import CommandOptions
+    from llm_proxy.config.groups import LoggingOptions
 
     for handler in logging.getLogger().handlers:
         handler.flush()  # what was said while building stands before the start lines
@@ -182,3 +189,6 @@ def _announce(house: House, how_to_stop: str) -> None:
         f"  stop with {how_to_stop}",
     ]
     say("\n".join(lines))
+    if settings.get(LoggingOptions).file is not None:  # whoever reads it later has not seen the start lines
+        for warning in house.warnings:
+            _LOG.warning("%s", warning)

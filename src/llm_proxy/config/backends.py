@@ -19,9 +19,19 @@ from llm_proxy.config.environment import Environment
 from llm_proxy.config.identity import LEAVES, Identity, IdentityOptions, identity_of, missing_values, read_leaves
 from llm_proxy.config.kinds import Mismatch, ModelLimits, NamedKey, RateLimit, listed, plain, read_key, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
+from llm_proxy.wire.faults import UrlFault
 from llm_proxy.wire.secrets import Secret
+from llm_proxy.wire.urls import parse_base_url
 
 ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def _check_base_url(value: str) -> str | None:
+    try:
+        parse_base_url(value)
+    except UrlFault as fault:
+        return f"an http or https URL ({fault})"
+    return None
 
 
 class BackendOptions(OptionGroup, title="One back-end instance"):
@@ -36,7 +46,12 @@ class BackendOptions(OptionGroup, title="One back-end instance"):
     )
     enabled: bool = option(True, help="false hides the back-end")
     base_url: str | None = option(
-        None, kind="url", aliases=("api_url",), default_text="the provider's own", help="address of the API"
+        None,
+        kind="url",
+        aliases=("api_url",),
+        check=_check_base_url,
+        default_text="the provider's own",
+        help="address of the API",
     )
     api_keys: tuple[NamedKey, ...] = option(
         (), aliases=("api_key",), help="one key, a list, or a map from name to key; names appear in reports"

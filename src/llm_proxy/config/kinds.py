@@ -232,14 +232,12 @@ class Kind(msgspec.Struct, frozen=True):
                     raise Mismatch(self.expected, node)
                 return word
             case "path":
-                if not value:
-                    raise Mismatch(self.expected, node)
-                path = Path(value).expanduser()
+                path = _read_path(node, self.expected)
                 if self.item == DATABASE:
                     return value if "://" in value else str(directory / path)
                 return path if self.item == DATA_FILE else directory / path
             case "url":
-                return read_url(node)
+                value = read_url(node)
         if self.check is not None and (complaint := self.check(value)):
             raise Mismatch(complaint, node)
         return Secret(value) if self.secret else value
@@ -392,6 +390,17 @@ def read_key(node: Node) -> str:
     return value
 
 
+def _read_path(node: Node, expected: str) -> Path:
+    """The path with `~` resolved. Raises Mismatch also for one that no file system can hold."""
+    value = str(node.value)
+    if not value or any(len(part.encode("utf-8", "replace")) > 255 for part in value.split("/")):
+        raise Mismatch(expected, node)
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise Mismatch(f"{expected} of a user of this machine", node) from None
+
+
 def read_url(node: Node) -> str:
     """An absolute http(s) URL without a trailing slash, its path kept as given."""
     from urllib.parse import urlsplit
@@ -458,10 +467,13 @@ def show_found(node: Node) -> str:
 
 
 def _without_password(url: str) -> str:
-    """The text with `***` for what stands between `//` and `@`."""
+    """The text with `***` for what stands between `//` and `@`, and for an address's query."""
     head, slashes, rest = url.partition("//")
-    _, at, host = rest.rpartition("@")
-    return f"{head}{slashes}***@{host}" if slashes and at else url
+    if not slashes:
+        return url
+    rest, mark, _ = rest.partition("?")
+    before, at, host = rest.rpartition("@")
+    return f"{head}{slashes}{'***' if at else before}{at}{host}{'?***' if mark else ''}"
 
 
 def _number_of(text: str) -> float | None:

@@ -96,7 +96,7 @@ class Audit(Feature):
             prompt_text=self._shown(told.prompt),
             response_text=self._shown(answer),
             remote_completion_id=self._shown(told.completion_id, _MOST_NAME),
-            project=told.project,
+            project=self._shown(told.project, _MOST_NAME),
             session=told.session,
             key_name=told.key_name,
             request_id=told.id,

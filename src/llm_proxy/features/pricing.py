@@ -64,6 +64,9 @@ _VENDOR_OF_HOST: Final = {
 """Vendors that are reached through a type of another, by the host of `base_url`."""
 _PLANS: Final = frozenset({"zai-coding-plan"})
 """Types with a key that belongs to a subscription."""
+_GIVEN_AWAY: Final = ":free"
+"""How names of OpenRouter's models end that cost nothing."""
+_NOTHING: Final = Price(input=0, output=0)
 
 
 class Bill(msgspec.Struct, frozen=True):
@@ -169,10 +172,14 @@ class Pricing:
 
     def _price(self, settings: BackendSettings, model: str) -> Price | None:
         model = model.removeprefix("models/")
-        for table in dict.fromkeys((settings.id, settings.type, vendor_of(settings))):
+        vendor = vendor_of(settings)
+        free = vendor == "openrouter" and model.endswith(_GIVEN_AWAY)
+        for table in dict.fromkeys((settings.id, settings.type, vendor)):
+            if free and model.lower() not in self._own.get(table, ()):
+                continue  # the longest beginning is the name of its paid twin
             if (price := self._prices.find(table, model)) is not None:
                 return price
-        return None
+        return _NOTHING if free else None
 
     @cached_property
     def _prices(self) -> Prices:

@@ -80,9 +80,16 @@ class PromptRedaction(Feature):
             return body
         try:
             read = wire_json.decode_object(body)
-            return wire_json.rewrite(body, read, self._object(read, False))
+            wanted = self._object(read, False)
+            made = wire_json.rewrite(body, read, wanted)
+            return self._without_twins(made, wanted) if self._redactor.suspects(made) else made
         except JsonFault:
             return body
+
+    def _without_twins(self, made: bytes, wanted: dict[str, Any]) -> bytes:
+        """Of a member that stands twice only the last is read; what the first holds goes nowhere if it holds a secret."""
+        single = wire_json.encode(wanted)
+        return single if len(self._redactor.known_spans(single)) < len(self._redactor.known_spans(made)) else made
 
     def _object(self, members: dict[str, Any], free: bool) -> dict[str, Any]:
         """What nothing was found in is the very same object, here and below: so the difference is found quickly."""
@@ -155,13 +162,16 @@ def tell_of_switch(before: RedactionOptions, now: RedactionOptions) -> None:
 
 def _marked(pieces: Sequence[bytes], spans: Sequence[tuple[int, int]]) -> list[bytes]:
     """The pieces of a text without what `spans` cover: the mark stands where each begins, and alone in a piece that would be empty."""
-    marked, begin = [], 0
+    marked, begin, first = [], 0, 0
     for piece in pieces:
         end = begin + len(piece)
-        here = [
-            (max(start, begin) - begin, min(stop, end) - begin) for start, stop in spans if start < end and stop > begin
-        ]
-        started_before = bool(here) and any(start < begin < stop for start, stop in spans)
+        while first < len(spans) and spans[first][1] <= begin:
+            first += 1
+        here, at = [], first
+        while at < len(spans) and spans[at][0] < end:
+            here.append((max(spans[at][0], begin) - begin, min(spans[at][1], end) - begin))
+            at += 1
+        started_before = bool(here) and spans[first][0] < begin
         kept = piece
         if started_before:
             kept, cut = piece[here[0][1] :], here[0][1]

@@ -22,6 +22,8 @@ CLIENT_LEFT = 499  # nginx's number for it
 _BYTES_A_TOKEN = 4
 _MOST_NAME = 300
 """Characters of a name that a client chose."""
+_OVERLAP = 2048
+"""Characters looked at beyond the cut, so that no half of a secret stays."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,9 +137,13 @@ class UsageRecording(Feature):
 
     def _names(self, about: About) -> list[str]:
         """What clients may have written: bounded, and without secrets, for which all are looked through at once."""
-        texts = [text[:_MOST_NAME] for text in (about.requested_model, about.model, about.user, about.agent)]
+        texts = [
+            text[: _MOST_NAME + _OVERLAP] for text in (about.requested_model, about.model, about.user, about.agent)
+        ]
         together = "\n".join(texts)
-        return texts if self._clean(together) == together else [self._clean(text) for text in texts]
+        if self._clean(together) != together:
+            texts = [self._clean(text) for text in texts]
+        return [text[:_MOST_NAME] for text in texts]
 
 
 def _known(call: CallView, about: About) -> tuple[Usage | None, str]:

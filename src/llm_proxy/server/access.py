@@ -21,7 +21,7 @@ from llm_proxy.server.client_address import DIRECT, Senders
 from llm_proxy.server.http import Headers, Incoming
 from llm_proxy.wire.secrets import Secret
 
-CARRIERS = "Authorization: Bearer, x-api-key, x-goog-api-key, X-Auth-Token, or the query parameter key"
+CARRIERS = "Authorization: Bearer, x-api-key, x-goog-api-key, X-Auth-Token, or the query parameter key or api_key"
 
 
 class ClientKey(msgspec.Struct, frozen=True):

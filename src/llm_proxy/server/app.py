@@ -69,7 +69,7 @@ class Application:
         incoming = Incoming(scope, receive)
         outgoing = Outgoing(send, head_only=incoming.method == "HEAD")
         request_id = incoming.header(b"x-request-id")
-        if not is_sane_request_id(request_id):
+        if not is_sane_request_id(request_id) or self._running.redactor.clean(request_id) != request_id:
             request_id = new_id("req_")
         REQUEST.set(request_id)
         began = time.monotonic()
@@ -133,7 +133,7 @@ class Application:
             await self._generate(gateway, incoming, outgoing, found, request_id, key_name)
             return
         if named := incoming.header(b"x-session-id"):
-            SESSION.set(identity.clean(named))
+            SESSION.set(identity.clean(named, self._running.redactor.clean))
         handler = _HANDLERS[found.operation]
         await handler(gateway, incoming, outgoing, found, [(b"x-request-id", request_id.encode())], key_name)
 

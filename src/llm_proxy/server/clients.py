@@ -93,7 +93,8 @@ class Client:
         """A session of nobody, for errors that come before the conversation is known."""
         given = self.header("x-session-id")
         now = time.time()
-        return Session(id=identity.clean(given) if given else "", scope=self.scope, created=now, last_used=now)
+        redact = self._gateway.without_secrets
+        return Session(id=identity.clean(given, redact) if given else "", scope=self.scope, created=now, last_used=now)
 
     def named_session(self) -> Session:
         """The session that the header names, for calls beside the conversation: they change nothing in it."""
@@ -114,12 +115,13 @@ class Client:
         detection = gateway.agent_detection
         found = agents.detect(self.header, opening) if detection else agents.Detected(GENERIC, by_header=False)
         found_id = identity.identify(
-            self.header, opening, self.scope, gateway.fingerprint_key, previous_session=earlier, agent=found.agent
-        )
+            self.header, opening, self.scope, gateway.fingerprint_key,
+            previous_session=earlier, agent=found.agent, redact=gateway.without_secrets,
+        )  # fmt: skip
         session = await self.session(found_id.id)
         if detection:
             _settle_agent(session, found)
-        project = self.header("x-project").strip()
+        project = gateway.without_secrets(self.header("x-project").strip())
         if project and check_project(project) is None and session.values.get("project") != project:
             session.choose("project", project)
         agent = session.agent if detection else GENERIC

@@ -31,6 +31,8 @@ _OF_EACH_CALL = frozenset({"idempotency-key"})  # headers that differ although t
 _TOOLS: Final = ("tools", "functions", "mcp_servers", "web_search_options", "container", "conversation", "background")
 # An agent works in its directory: its answer is the smaller part of what it does.
 _AGENTS: Final = frozenset({"gemini-cli-acp"})
+_TEXTS: Final = frozenset(("message", "reasoning"))
+"""Items of a response that do nothing but say something."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -227,18 +229,20 @@ def _canonical(value: object, text: bytes) -> bytes:
 
 
 def is_complete(protocol: str, body: bytes) -> bool:
-    """Did the model itself end this answer? One cut at a limit or by a filter is not kept."""
+    """Did the model itself end this answer, with words? One cut at a limit or by a filter, or that calls a tool, is not kept."""
     try:
         answer = wire_json.decode_answer(body.removeprefix(b"\xef\xbb\xbf"))
         match protocol:
             case "openai-chat":
                 return [choice["finish_reason"] for choice in answer["choices"]] == ["stop"]
             case "openai-responses":
-                return bool(answer["status"] == "completed")
+                return answer["status"] == "completed" and {item["type"] for item in answer["output"]} <= _TEXTS
             case "anthropic-messages":
                 return answer["stop_reason"] in ("end_turn", "stop_sequence")
             case "gemini":
-                return [candidate["finishReason"] for candidate in answer["candidates"]] == ["STOP"]
+                [candidate] = answer["candidates"]
+                parts = candidate["content"]["parts"]
+                return candidate["finishReason"] == "STOP" and not any("functionCall" in part for part in parts)
     except (LookupError, TypeError, ValueError):
         pass
     return False

@@ -225,7 +225,11 @@ class Translation:
             if one.room.fails_closed:
                 one.filter = None
                 raise FaultError(
-                    Fault(kind="internal", message=f"the safeguard {one.room.name} failed; the proxy's log says why", side="proxy")
+                    Fault(
+                        kind="internal",
+                        message=f"the safeguard {one.room.name} failed; the proxy's log says why",
+                        side="proxy",
+                    )
                 ) from None
             one.filter = None
             return [*islice(held, count), *events]

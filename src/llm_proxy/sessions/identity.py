@@ -76,23 +76,25 @@ def identify(
     *,
     agent: str = "",
     previous_session: str = "",
+    redact: Callable[[str], str] = str,
 ) -> Identity:
     """`headers` gives the value of a header by its lower-case name, "" if absent; `key` makes derived ids unguessable.
 
-    `previous_session` is the session of the response that the request continues.
+    `previous_session` is the session of the response that the request continues. `redact` takes secrets out of a text: an id that
+    holds one is never kept as it is.
     """
     for source, value in _named(headers, opening):
         if value:
             errand = value.startswith(_ERRAND_PREFIX) and len(value) > len(_ERRAND_PREFIX)
-            return Identity(clean(value.removeprefix(_ERRAND_PREFIX) if errand else value), source, errand)
+            return Identity(clean(value.removeprefix(_ERRAND_PREFIX) if errand else value, redact), source, errand)
     if previous_session:
         return Identity(clean(previous_session), "previous_response_id")
     return Identity("auto-" + _fingerprint(headers, opening, scope, key, agent), "derived")
 
 
-def clean(value: str) -> str:
-    """An id as it is, if it is 1 to 128 of the allowed characters, else its hash."""
-    return value if _ID.fullmatch(value) else _digest(value)
+def clean(value: str, redact: Callable[[str], str] = str) -> str:
+    """An id as it is, if it is 1 to 128 of the allowed characters and `redact` finds no secret in it, else its hash."""
+    return value if _ID.fullmatch(value) and redact(value) == value else _digest(value)
 
 
 def _named(headers: Callable[[str], str], opening: Opening) -> Iterable[tuple[str, str]]:

@@ -24,7 +24,14 @@ from llm_proxy.store.shown import audit_entry
 _MOST_WAITING = 2000
 _MOST_BYTES = 16 * 1024 * 1024
 _CLOSE_SECONDS = 5.0
-_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FLAGS = (
+    os.O_RDWR
+    | os.O_APPEND
+    | os.O_CREAT
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 class AuditFile:

@@ -40,6 +40,8 @@ _MOST_PEM = 65536  # bytes of a private key whose end does not come
 _CONTEXT = 6  # bytes before a key that say whether it begins there: \u0022
 _SHORTEST = 8  # bytes; nothing shorter is a secret
 _ELLIPSIS = "…".encode()
+# Letters, digits, - and _ that are escaped in JSON, as no writer does that has nothing to hide: only reading it tells what is there.
+_NEEDLESS = rb"\\u00(?:2[dD]|3[0-9]|4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])"
 _MAYBE_CUT = 480  # characters; providers' texts are cut at 500, and little is lost by the way
 
 
@@ -68,7 +70,7 @@ class _Known:
         spelled = {_utf8(form) for text in texts for form in (text, _in_json(text))}
         values = {_utf8(_in_json(secret.reveal())) for secret in self._secrets}
         cut = [pattern for value in values for pattern in _cut_by_quotes(value)]
-        return compiled(b"|".join([*_literals(spelled), *cut])) if spelled else None
+        return compiled(b"|".join([*_literals(spelled), *cut, _NEEDLESS])) if spelled else None
 
     def unfinished(self, data: bytes) -> int:
         """Where the end of `data` may be the beginning of a known value; its length when nowhere."""

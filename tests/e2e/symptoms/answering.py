@@ -145,6 +145,11 @@ def warnings(proxies: Proxies) -> str:
     return proxies.ask(target("anthropic-messages"), logit_bias={"5": 3}, seed=7)
 
 
+@symptom("Models are missing in a list")
+def missing_models(proxies: Proxies) -> str:
+    return seen(proxies.scene.proxy.get("/v1/models?backend=closed"))
+
+
 @symptom("Another model answers than the one asked for")
 def another_model(proxies: Proxies) -> str:
     shown = proxies.ask("up-chat:m") + typed(proxies, "hi", **{"x-project": "p"})

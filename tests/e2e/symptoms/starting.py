@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 from tests.e2e.asking import body_of
+from tests.e2e.keeping import until
 from tests.e2e.symptoms import CHAT, Proxies, log_with, seen, symptom
 
 # Installation
@@ -22,7 +25,9 @@ def anthropic_port(proxies: Proxies) -> str:
 
 @symptom("A library is not installed")
 def library(proxies: Proxies) -> str:
-    redis = proxies.run("--set", "session.repository=redis", "--set", "session.redis_url=redis://127.0.0.1:1", hide="redis")
+    redis = proxies.run(
+        "--set", "session.repository=redis", "--set", "session.redis_url=redis://127.0.0.1:1", hide="redis"
+    )
     postgres = proxies.run("--set", "usage_tracking.file_path=postgresql://127.0.0.1/usage", hide="psycopg")
     google = seen(proxies.broken.post(CHAT, body_of("openai-chat", "cloud:gemini-2.5-pro")))
     return redis + postgres + google
@@ -131,6 +136,17 @@ def audit_file(proxies: Proxies) -> str:
 @symptom("Usage figures are gone after a crash")
 def ledger(proxies: Proxies) -> str:
     return log_with(proxies.damaged, "records begin anew")
+
+
+@symptom("Usage figures come late")
+def locked_ledger(proxies: Proxies) -> str:
+    proxies.ask("up-chat:m")
+    file = proxies.folder / "scene" / "data" / "usage.sqlite3"
+    until(lambda: file.exists() and file.stat().st_size > 0, "the database")
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        proxies.ask("up-chat:m")
+        return log_with(proxies.scene.proxy, "records wait in memory")
 
 
 @symptom("The usage page says 404")

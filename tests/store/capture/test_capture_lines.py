@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import time
 from typing import Any
 
 import pytest
@@ -142,6 +143,15 @@ def test_no_part_of_a_secret_stands_where_a_payload_is_cut(limit: int) -> None:
     assert read["payload"] == '{"text":"***"}'[:limit]
 
 
+@pytest.mark.parametrize("shown", [9, 20])
+def test_a_long_secret_before_it_brings_no_part_of_another_to_light(shown: int) -> None:
+    """What stands where the cleaning ends comes forward when the private key before it becomes three characters."""
+    before = '{"text":"-----BEGIN PRIVATE KEY-----' + "x" * 65_540 + "-----END PRIVATE KEY----- "
+    body = before + "y" * (65_536 + 200 - len(before) - 1 - shown) + " " + KEY + '"}'
+    payload = sent(body.encode(), truncate=200)["payload"]
+    assert payload.startswith('{"text":"*** y') and KEY[:shown] not in payload
+
+
 def test_a_call_that_brought_no_answer_says_why() -> None:
     read = answered(status=0, failure=f"Back end openai cannot be reached with {KEY}.")
     assert read["payload"] == {"failure": "Back end openai cannot be reached with ***."}
@@ -212,6 +222,16 @@ def test_a_stream_without_line_breaks_is_not_held_without_end() -> None:
     reads = [lines.line(Heard(0.0, who, Piece(n, b'{"x": "' + b"y " * 40_000), 0)) for n in range(1, 40)]
     held = 39 * 80_007 - sum(len(json.loads(read)["payload"]) for read in reads)
     assert held < 2 * 1024 * 1024
+
+
+def test_a_line_that_comes_in_tiny_chunks_takes_a_time_that_grows_with_it() -> None:
+    def seconds(size: int) -> float:
+        who, lines, began = caller(), Lines(CLEAN), time.perf_counter()
+        for number in range(size // 16):
+            lines.line(Heard(1.0, who, Piece(number + 1, b"x" * 16), 16))
+        return time.perf_counter() - began
+
+    assert min(seconds(640_000) for _ in range(2)) < 12 * min(seconds(160_000) for _ in range(3))
 
 
 def test_behind_dropped_chunks_no_half_of_a_secret_is_left() -> None:

@@ -69,7 +69,7 @@ class _Notes(msgspec.Struct):
     model: str
     key_name: str
     metadata: dict[str, Any]
-    held: bytes = b""
+    held: bytearray = msgspec.field(default_factory=bytearray)
     last: int = 0
     """Number of the piece before."""
 
@@ -127,12 +127,8 @@ class Lines:
                 metadata |= {"chunk_number": what.number, "chunk_bytes": len(what.data)}
                 entry = self._entry(heard, notes, "stream_chunk", backend, client, payload, len(what.data), metadata)
             case Sent():
-                notes.held, notes.last, notes.metadata["status"], metadata["status"] = (
-                    b"",
-                    0,
-                    None,
-                    None,
-                )  # the same call once more
+                notes.held, notes.last = bytearray(), 0  # the same call once more
+                notes.metadata["status"] = metadata["status"] = None
                 payload = self._payload(what.body, len(what.body))
                 place = self._cleaned(what.destination)
                 entry = self._entry(heard, notes, "outbound_request", client, place, payload, len(what.body), metadata)
@@ -209,7 +205,12 @@ class Lines:
         """JSON as it is but for blanks between its parts, else text, else base64. `size` is that of the whole."""
         limit = self._truncate
         cut = len(data) < size or bool(limit and size > limit)
-        cleaned = self._clean(data[: limit + _MARGIN] if cut and limit else data)
+        looked_at = data[: limit + _MARGIN] if cut and limit else data
+        if len(looked_at) < len(
+            data
+        ):  # half a secret at its end comes forward where what stands before it becomes short
+            looked_at = looked_at[: _border(looked_at)]
+        cleaned = self._clean(looked_at)
         if cut and limit:
             cleaned = cleaned[:limit]
         text = _decoded(cleaned, cut)
@@ -225,14 +226,14 @@ class Lines:
     def _piece(self, notes: _Notes, piece: Piece) -> _Payload:
         data = piece.data
         if piece.number != notes.last + 1:  # some were dropped: the other half of a secret may have been in them
-            notes.held, data = b"", data[data.find(b"\n") + 1 :] if b"\n" in data else b""
+            notes.held, data = bytearray(), data[data.find(b"\n") + 1 :] if b"\n" in data else b""
         notes.last = piece.number
-        held = notes.held + data if notes.held else data
-        end = held.rfind(b"\n") + 1
-        if not end and len(held) > _MOST_HELD:
-            border = _LAST_BORDER.match(held, len(held) - _MARGIN)
-            end = border.end() if border else len(held)
-        ready, notes.held = held[:end], held[end:]
+        held, before = notes.held, len(notes.held)
+        held += data
+        newline = data.rfind(b"\n")  # in what was held there is none
+        end = before + newline + 1 if newline >= 0 else _border(bytes(held)) if len(held) > _MOST_HELD else 0
+        ready = bytes(held[:end])
+        del held[:end]
         return self._text(ready)
 
     def _text(self, data: bytes) -> _Payload:
@@ -255,7 +256,7 @@ class Lines:
             "first_chunk_ms": None if what.first is None else _milliseconds(what.first),
         }
         if notes.held:
-            value["rest"], notes.held = self._text(notes.held).value, b""
+            value["rest"], notes.held = self._text(bytes(notes.held)).value, bytearray()
         return _Payload("object", value)
 
     def _answer(self, what: Answered, metadata: dict[str, Any]) -> _Payload:
@@ -269,6 +270,12 @@ class Lines:
             return _Payload("object", {"failure": metadata.get("failure")})
         pieces: Sequence[bytes] = what.pieces
         return self._payload(pieces[0] if len(pieces) == 1 else b"".join(pieces), what.size)
+
+
+def _border(data: bytes) -> int:
+    """Where `data`, of which more comes, may be cut without cutting a key; its length when nowhere near its end."""
+    border = _LAST_BORDER.match(data, max(0, len(data) - _MARGIN))
+    return border.end() if border else len(data)
 
 
 def _decoded(data: bytes, cut: bool) -> str | None:
