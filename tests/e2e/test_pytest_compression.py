@@ -310,7 +310,7 @@ def test_one_info_line_tells_lines_bytes_and_ratio(commanded: Scene, client: Pro
     lines, before, after = OUTPUT.count("\n") + 1, len(OUTPUT), len(SHORT)
     share = 100 * (before - after) // before
     assert "INFO" in line and "test_a.py" not in line
-    assert line.endswith(f"99 of {lines} lines, {before - after} of {before} bytes ({share} %) saved")
+    assert f": 99 of {lines} lines, {before - after} of {before} bytes ({share} %) saved [" in line
     assert not lines_about(commanded, other)
 
 

@@ -426,17 +426,17 @@ def test_the_page_is_for_the_operator_only(office: Stage, query: str) -> None:
 
 def test_a_session_of_another_key_is_not_found(office: Stage) -> None:
     """Also the operator looks with sessions of the own key."""
-    for key, target in ((GUEST, "two:guests"), (ADMIN, "two:own")):
+    for key, name, target in ((GUEST, "guest", "two:guests"), (ADMIN, "admin", "two:own")):
         office.upstream.script = say
         body = body_of("openai-chat", "m", said=f"!/model({target})")
-        assert office.proxy.post("/v1/chat/completions", body, {"x-session-id": f"of-{key}"}, key=key).status == 200
-    found = office.proxy.get(f"{PAGE}?model=m&session=of-{ADMIN}", key=ADMIN)
+        assert office.proxy.post("/v1/chat/completions", body, {"x-session-id": f"of-{name}"}, key=key).status == 200
+    found = office.proxy.get(f"{PAGE}?model=m&session=of-admin", key=ADMIN)
     assert (found.status, found.json["attempts"][0]["backend"], found.json["attempts"][0]["model"]) == (
         200,
         "two",
         "own",
     )
-    for session in (f"of-{GUEST}", "nobodys"):
+    for session in ("of-guest", "nobodys"):
         refused = office.proxy.get(f"{PAGE}?model=m&session={session}", key=ADMIN)
         assert refused.status == 404 and b"guests" not in refused.body
 

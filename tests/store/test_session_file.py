@@ -298,3 +298,16 @@ async def test_many_changes_of_one_session_wait_as_one(tmp_path: Path) -> None:
     release.set()
     await backing.close()
     assert ids(tmp_path / FILE_NAME) == ["s"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files")
+async def test_what_is_no_file_is_left_as_it_is(tmp_path: Path) -> None:
+    """A device at that path, such as /dev/null, keeps its mode: to root everything is possible."""
+    path = tmp_path / "device.sqlite3"
+    os.mkfifo(path)
+    path.chmod(0o644)
+    sessions = make(path)
+    await sessions.start()
+    await use(sessions, "scope", "s", model="m")
+    await sessions.close()
+    assert path.stat().st_mode & 0o777 == 0o644

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import queue
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -229,8 +231,10 @@ class SessionFile:
         self._path = file_of(self._given)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
-        os.chmod(self._path, 0o600)
         found = os.stat(self._path)
+        if not stat.S_ISREG(found.st_mode):  # a device keeps its mode: root could shut others out of /dev/null
+            raise OSError(errno.EINVAL, "it is no regular file")
+        os.chmod(self._path, 0o600)
         self._identity = (found.st_dev, found.st_ino)
         database = sqlite3.connect(self._path, timeout=1, isolation_level=None, check_same_thread=False)
         self._database = database

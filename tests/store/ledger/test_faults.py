@@ -508,3 +508,16 @@ async def test_adding_and_asking_never_block_the_event_loop(tmp_path: Path) -> N
         await ledger.close()
     assert ledger.dropped == 0
     assert longest < 0.5, "200 rows and entries; thousands of times what they take on a quiet machine"
+
+
+@needs_modes
+async def test_what_is_no_file_is_left_as_it_is(tmp_path: Path) -> None:
+    """A device at that path, such as /dev/null, keeps its mode: to root everything is possible."""
+    path = tmp_path / "device"
+    os.mkfifo(path)
+    path.chmod(0o644)
+    ledger = make(path)
+    ledger.add(usage_row(1))
+    assert len(await ledger.recent(UsageFilter(), 10)) == 1  # from memory
+    await ledger.close()
+    assert path.stat().st_mode & 0o777 == 0o644

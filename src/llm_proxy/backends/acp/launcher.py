@@ -224,7 +224,7 @@ def _stems_from_us() -> list[int]:
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
                     parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
-            except OSError:
+            except (OSError, IndexError, ValueError):  # it has just ended
                 continue
     found, fresh = set[int](), {os.getpid()}
     while fresh:

@@ -6,8 +6,10 @@ Knows nothing of what is stored.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -77,6 +79,8 @@ class SqliteFile:
         descriptor = os.open(self._path, flags, 0o600)
         try:
             found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):  # a device keeps its mode: root could shut others out of /dev/null
+                raise OSError(errno.EINVAL, "it is no regular file")
             if sys.platform != "win32" and found.st_mode & 0o777 != 0o600:
                 os.fchmod(descriptor, 0o600)
             return _identity(found)
