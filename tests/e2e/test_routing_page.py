@@ -297,15 +297,26 @@ def plain(page: dict[str, Any]) -> dict[str, Any]:
     return {**page, "left_out": rounded}
 
 
-_many = settings(
-    max_examples=60, deadline=None, database=None, derandomize=True,
+_some = settings(
+    max_examples=25, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
 
-@_many
+@_some
 @given(_worlds)
 def test_what_the_page_says_is_what_happens(stage: Stage, world: World) -> None:
+    page_and_deed(stage, world)
+
+
+@pytest.mark.long
+@settings(_some, max_examples=300)
+@given(_worlds)
+def test_what_the_page_says_is_what_happens_in_many_worlds(stage: Stage, world: World) -> None:
+    page_and_deed(stage, world)
+
+
+def page_and_deed(stage: Stage, world: World) -> None:
     number = next(_NUMBERS)
     stage.put(config_of(world, number, stage.upstream.url, locked=False))
     session = bring_about(stage, world, number)

@@ -204,6 +204,7 @@ async def test_every_request_that_any_back_end_could_answer_is_answered_once() -
     await fire(500, KEYLESS, "m")
 
 
+@pytest.mark.long
 async def test_so_it_is_with_several_keys_each() -> None:
     await fire(250, KEYED, "mk")
 

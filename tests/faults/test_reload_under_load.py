@@ -104,6 +104,7 @@ def hang_up_under_load(folder: Path, rate: float, seconds: float) -> None:
             assert "Traceback" not in proxy.log
 
 
+@pytest.mark.long
 def test_no_request_fails_while_configurations_good_and_bad_come_ten_times_a_second(tmp_path: Path) -> None:
     hang_up_under_load(tmp_path, 30, 2)
 
@@ -183,6 +184,7 @@ def first_line(child: subprocess.Popen[bytes]) -> bytes:
     return bytes(child.stdout.readline())
 
 
+@pytest.mark.long
 def test_after_a_provider_that_was_killed_is_back_the_next_request_succeeds(tmp_path: Path) -> None:
     """P10; what was under way ends with an error in its protocol, and no key or back end is put away for it."""
     port = free_port()

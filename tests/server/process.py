@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,14 +223,17 @@ def run(
     folder: Path, flags: Sequence[str], extra: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs to the end, for starts that must fail and commands that print."""
-    return subprocess.run(
-        command(*flags),
-        cwd=folder,
-        env=environment(folder, extra),
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+    child = start(flags, folder, environment(folder, extra))
+    assert child.stdout is not None and child.stderr is not None
+    with child.stdout, child.stderr, ThreadPoolExecutor(2) as readers:
+        printed = [readers.submit(stream.read) for stream in (child.stdout, child.stderr)]
+        try:
+            status = child.wait(30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+        out, err = (one.result() for one in printed)
+    return subprocess.CompletedProcess(command(*flags), status, out, err)
 
 
 @contextmanager

@@ -253,6 +253,7 @@ async def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert answer.index(b'"/x", 5') < answer.index(b'"/y", 2') < answer.index(b'"/z", 0')
 
 
+@pytest.mark.long
 async def test_ten_thousand_requests_on_one_connection(server: Server) -> None:
     reader, writer = await server.connect()
     for _ in range(100):

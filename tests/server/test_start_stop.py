@@ -224,6 +224,7 @@ def test_a_stream_that_ends_within_the_grace_is_complete(tmp_path: Path) -> None
         assert proxy.wait() == 0
 
 
+@pytest.mark.long
 def test_fifty_streams_end_complete_or_with_an_error_in_their_protocol(tmp_path: Path) -> None:
     with running(tmp_path, "--shutdown-grace", "3.5") as proxy:
         ending = [(number, _begin(proxy, "demo:slow", number)) for number in range(30)]

@@ -31,7 +31,7 @@ def steps(unit: str, size: int, piece: int, limit: int) -> int:
     return scanner.steps
 
 
-@pytest.mark.parametrize("limit", [LIMIT, 8 * 1024 * 1024])
+@pytest.mark.parametrize("limit", [LIMIT, pytest.param(8 * 1024 * 1024, marks=pytest.mark.long)])
 @pytest.mark.parametrize("unit", UNITS)
 def test_twice_the_text_is_no_more_than_twice_the_work(unit: str, limit: int) -> None:
     for piece in (7, 10**9):
