@@ -30,7 +30,7 @@ class Incoming:
     `peer` is whoever connected; whose request it is says `sender`, once `Access.identify` has looked.
     """
 
-    __slots__ = ("headers", "method", "path", "peer", "query", "receive", "scheme", "sender", "server")
+    __slots__ = ("_first", "headers", "method", "path", "peer", "query", "receive", "scheme", "sender", "server")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -38,6 +38,8 @@ class Incoming:
         self.path: str = raw_path.decode("latin-1").partition("?")[0]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: Headers = scope["headers"]
+        # A request's headers are asked for some thirty times; of one that comes twice the first counts.
+        self._first = dict(reversed(self.headers))
         self.receive = receive
         client = scope.get("client")
         self.peer: str = client[0] if client else ""
@@ -47,10 +49,8 @@ class Incoming:
 
     def header(self, name: bytes) -> str:
         """The first value of header `name` (lower case), "" if absent."""
-        for key, value in self.headers:
-            if key == name:
-                return value.decode("latin-1")
-        return ""
+        value = self._first.get(name)
+        return "" if value is None else value.decode("latin-1")
 
     def count(self, name: bytes) -> int:
         return sum(1 for key, _ in self.headers if key == name)

@@ -206,6 +206,10 @@ _TEXTS: tuple[_Texts, ...] = (
     ),
 )
 
+# Every row has one of them.
+_OPENS = tuple(beginning for row in _TEXTS for beginning in row.opens)
+_USER_OPENS = tuple(beginning for row in _TEXTS for beginning in row.user_opens)
+
 
 def detect(headers: Callable[[str], str], opening: Opening) -> Detected:
     """`headers` gives the value of a header by its lower-case name, "" if absent."""
@@ -214,8 +218,11 @@ def detect(headers: Callable[[str], str], opening: Opening) -> Detected:
     user_agent = headers("user-agent").strip().lower()
     if user_agent.startswith("claude-cli/"):
         return _tell_claude_cli(user_agent, opening)
+    values = {"user-agent": user_agent}
     for header, start, agent in _HEADERS:
-        value = user_agent if header == "user-agent" else headers(header).strip().lower()
+        value = values.get(header)
+        if value is None:
+            value = values[header] = headers(header).strip().lower()
         if value and value.startswith(start):
             return Detected(agent, True)
     return Detected(_by_tools(opening) or _by_texts(opening) or GENERIC, False)
@@ -245,6 +252,11 @@ def _by_tools(opening: Opening) -> str:
 def _by_texts(opening: Opening) -> str:
     system = [(text, _beginning(text)) for text in opening.system]
     user = [_beginning(text) for text in opening.first_user]
+    # Most texts are those of no agent: one look at their beginnings says so.
+    if not any(beginning.startswith(_OPENS) for _, beginning in system) and not any(
+        beginning.startswith(_USER_OPENS) for beginning in user
+    ):
+        return ""
     for row in _TEXTS:
         if row.opens and not any(_speaks(row, text, beginning) for text, beginning in system):
             continue
