@@ -22,6 +22,7 @@ _MAX_ROWS = 50_000
 _MOST_WAITING = 10_000
 _IN_MEMORY = 10_000
 _REST_SECONDS = 30.0
+_MOST_ABSENT = 5_000  # keys known to be nowhere: each saves a question, and takes a quarter of a kilobyte
 LOOK_EVERY = 1000
 """Writes after which what has ended is deleted: a process runs for weeks, and values end after an hour or a day."""
 
@@ -67,7 +68,7 @@ class SqliteStore:
             for key, value, expires in rows:
                 found[key] = value
                 self._memory.put(space, key, value, expires - self._clock())
-            if len(self._absent) > 100_000:
+            if len(self._absent) > _MOST_ABSENT:
                 self._absent.clear()
             self._absent.update((space, key) for key in missing if key not in found)
         return found
