@@ -100,7 +100,7 @@ def native(option: Option, text: str) -> Any:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.path)
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_the_strongest_source_is_effective(option: Option, tmp_path: Path, data: st.DataObject) -> None:
     judge(option, tmp_path, data)

@@ -349,7 +349,7 @@ _EVENTS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(_EVENTS, max_size=12))
 def test_any_sequence_of_frames_gives_events_that_obey_the_grammar(stream: list[dict[str, Any]]) -> None:
     assert check_grammar(events_of(sse([*stream]))) == []
