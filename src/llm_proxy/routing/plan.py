@@ -5,6 +5,7 @@ Pure but for the rotation of the keyring. Knows the Backend protocol; makes no c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any, Literal
@@ -118,7 +119,8 @@ class Plan(msgspec.Struct, frozen=True):
         if wait is not None:
             return Fault(
                 kind="rate_limit",
-                message="Every key for this model is cooling down after the provider's limit.",
+                message="Every key for this model is cooling down after the provider's limit; "
+                f"the first may be used again in {math.ceil(wait)} s.",
                 side="upstream",
                 retry_after=wait,
                 details=details,

@@ -143,7 +143,8 @@ class Delivery:
             self._watch_silence()
 
     def close(self) -> None:
-        """Stops the keep-alive; remembers the usage so far."""
+        """Stops the keep-alive; remembers the usage so far, and lets go of all that only a running answer needs: it refers back to this
+        object, and would stay in memory until the interpreter looks for such circles."""
         if self._timer is not None:
             self._timer.cancel()
         if self._beat is not None:
@@ -154,6 +155,8 @@ class Delivery:
         # The client hears of the prompt once, the provider counts it with each call.
         counted = [part.usage for part in self._parts if part.usage is not None]
         self._exchange.billed = functools.reduce(Usage.plus, counted) if counted else None
+        self._writer = self._glancer = self._translation = self._original = None
+        self._parts = []
 
     @property
     def used(self) -> Usage:

@@ -361,6 +361,7 @@ class Exchange(Asked):
             raise
         finally:
             delivery.close()
+            self._delivery = None
         self._record(attempt, self.fault)
         if self.fault is None:
             trail.succeeded(attempt)

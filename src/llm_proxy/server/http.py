@@ -145,6 +145,7 @@ class Presence:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # its cancellation will refer to this object, which must not refer to it
         if self.gone and kind is not None and issubclass(kind, asyncio.CancelledError):
             if self._task is not None:
                 self._task.uncancel()

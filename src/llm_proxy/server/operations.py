@@ -230,8 +230,8 @@ async def model(
     info = next((info for info in found if info.id == name), None) or _bare(found, name)
     if info is None:
         similar = [info.id for info in found if name.split(":")[-1].lower() in info.id.lower()][:3]
-        hint = f"; similar: {', '.join(similar)}" if similar else ""
-        raise FaultError(Fault(kind="not_found", message=f"there is no model {name[:200]}{hint}", side="client"))
+        hint = f"similar: {', '.join(similar)}" if similar else "`llm-proxy models` lists those there are"
+        raise FaultError(Fault(kind="not_found", message=f"there is no model {name[:200]}; {hint}", side="client"))
     await outgoing.whole(200, [JSON_TYPE, *headers], dialects.get(_list_dialect(incoming, route)).write_model(info))
 
 

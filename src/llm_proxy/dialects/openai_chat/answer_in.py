@@ -151,13 +151,54 @@ def _joined_base64(pieces: list[str]) -> str:
         return "".join(pieces)
 
 
+class _Shared:
+    """What the choices of one answer share: the numbers of parts, the ids of calls, the sources. It knows no choice: what refers to each
+    other stays in memory until the interpreter looks for it."""
+
+    def __init__(self, context: ReadContext, whole: bool) -> None:
+        self.context = context
+        self.whole = whole
+        self.seed = ""
+        self.listed: list[Any] = []
+        self._parts = 0
+        self._calls: set[str] = set()
+
+    def number(self) -> int:
+        number = self._parts
+        self._parts = number + 1
+        return number
+
+    def call_id(self, given: str, name: str, arguments: list[str]) -> tuple[str, bool]:
+        """(id, is it the provider's own). An empty or repeated id is replaced, the same way for the same
+        answer.
+        """
+        call_id, native = given, True
+        ordinal = len(self._calls)
+        if not call_id or call_id in self._calls:
+            call_id, native = (
+                self.context.new_call_id(self.seed or f"{name}{''.join(arguments)}", ordinal),
+                False,
+            )
+        self._calls.add(call_id)
+        return call_id, native
+
+    def sources(self) -> list[Citation]:
+        found = []
+        for source in self.listed:
+            if isinstance(source, str):
+                found.append(Citation(url=source, origin=NAME))
+            elif isinstance(source, dict) and isinstance(source.get("url"), str):
+                found.append(Citation(url=source["url"], title=_word(source.get("title")), origin=NAME))
+        return found
+
+
 class _Choice:
     """One choice: the part that flows now (text, refusal or reasoning) and its calls, which stay open until
     the end.
     """
 
-    def __init__(self, decoder: Decoder, index: int) -> None:
-        self.decoder = decoder
+    def __init__(self, shared: _Shared, index: int) -> None:
+        self.shared = shared
         self.index = index
         self.finish: str | None = None
         self.stop_text = ""
@@ -181,7 +222,7 @@ class _Choice:
         self._close_flow(out)
         self._kind = kind
         self._flow = OpenPart(skeleton, self.index)
-        self._number = self.decoder.number()
+        self._number = self.shared.number()
         self.parts += 1
         out.append(PartStart(self._number, skeleton, self.index))
 
@@ -204,7 +245,7 @@ class _Choice:
 
     def _seal(self, entry: dict[str, Any], out: list[Event]) -> None:
         assert self._flow is not None
-        seal = entry_seal(entry, self.decoder.context.maker)
+        seal = entry_seal(entry, self.shared.context.maker)
         self._flow.seal = seal
         out.append(Sealed(self._number, seal))
 
@@ -259,7 +300,7 @@ class _Choice:
         if type(audio) is dict:
             self.audio = self.audio or _Audio()
             self.audio.take(audio)
-            if not self.decoder.whole:
+            if not self.shared.whole:
                 out.append(Note(NAME, "audio.delta", {}))
         images = delta.get("images")
         for image in images if type(images) is list else ():
@@ -291,7 +332,7 @@ class _Choice:
     def _whole(self, content: Media | Opaque, out: list[Event]) -> None:
         self._close_flow(out)
         self.parts += 1
-        out.append(Whole(self.decoder.number(), content, self.index))
+        out.append(Whole(self.shared.number(), content, self.index))
 
     def _take_image(self, raw: Any, out: list[Event]) -> None:
         link = raw.get("image_url") if isinstance(raw, dict) else None
@@ -324,7 +365,7 @@ class _Choice:
         if self._completes_thinking(entry):
             self._kind, self._entry, self._entry_key = "details", {}, key
             entry = {**entry, "text": None, "summary": None}
-        elif self.decoder.whole or self._kind != "details" or key != self._entry_key:
+        elif self.shared.whole or self._kind != "details" or key != self._entry_key:
             self._open("details", Thinking(summary=entry.get("type") == "reasoning.summary"), out)
             self._entry, self._entry_key = {}, key
         self._entry.update(
@@ -374,7 +415,7 @@ class _Choice:
     def _cite_sources(self, out: list[Event]) -> None:
         """Perplexity names its sources beside the choices."""
         assert self._flow is not None
-        for citation in self.decoder.sources():
+        for citation in self.shared.sources():
             self._flow.citations.append(citation)
             out.append(Cited(self._number, citation))
             self.cited = True
@@ -399,7 +440,7 @@ class _Choice:
     def _call_of(self, index: Any, call_id: str, name: str, position: int) -> _Call:
         """The call that a delta belongs to. Some servers give no index, or the same index to every call."""
         key: object
-        if self.decoder.whole:  # in a whole message every entry is a call of its own
+        if self.shared.whole:  # in a whole message every entry is a call of its own
             call = self.calls[(len(self.calls), position)] = _Call()
             return call
         if type(index) is int:
@@ -427,7 +468,7 @@ class _Choice:
         extra = entry.get("extra_content")
         google = extra.get("google") if type(extra) is dict else None
         value = google.get("thought_signature") if type(google) is dict else None
-        return Seal(NAME, "thought", value, self.decoder.context.maker) if type(value) is str and value else None
+        return Seal(NAME, "thought", value, self.shared.context.maker) if type(value) is str and value else None
 
     def _take_legacy(self, raw: dict[str, Any], out: list[Event]) -> None:
         call = self.calls.setdefault("function_call", _Call(legacy=True))
@@ -452,7 +493,7 @@ class _Choice:
 
     def _open_call(self, call: _Call, out: list[Event]) -> None:
         self._close_flow(out)
-        call_id, native = self.decoder.call_id(call.id, call.name, call.pending)
+        call_id, native = self.shared.call_id(call.id, call.name, call.pending)
         skeleton = ToolCall(
             call_id,
             call.name,
@@ -461,7 +502,7 @@ class _Choice:
             legacy=call.legacy,
             seal=call.seal,
         )
-        call.number = self.decoder.number()
+        call.number = self.shared.number()
         call.part = OpenPart(skeleton, self.index)
         self.called = True
         self.parts += 1
@@ -507,48 +548,14 @@ class Decoder:
     """One answer: chunks in, events out, numbered over all choices."""
 
     def __init__(self, context: ReadContext, whole: bool = False) -> None:
-        self.context = context
         self.whole = whole
         self.started = False
+        self._shared = _Shared(context, whole)
         self._choices: dict[int, _Choice] = {}
-        self._parts = 0
-        self._calls: set[str] = set()
         self._usage: Usage | None = None
-        self._seed = ""
-        self._sources: list[Any] = []
         # What a finish reason ends is told when more content or the end comes: the stop itself is known only then, and a chunk with
         # a finish reason must not be sent on before that.
         self._late: list[Event] = []
-
-    # ---- shared by the choices
-
-    def number(self) -> int:
-        number = self._parts
-        self._parts = number + 1
-        return number
-
-    def call_id(self, given: str, name: str, arguments: list[str]) -> tuple[str, bool]:
-        """(id, is it the provider's own). An empty or repeated id is replaced, the same way for the same
-        answer.
-        """
-        call_id, native = given, True
-        ordinal = len(self._calls)
-        if not call_id or call_id in self._calls:
-            call_id, native = (
-                self.context.new_call_id(self._seed or f"{name}{''.join(arguments)}", ordinal),
-                False,
-            )
-        self._calls.add(call_id)
-        return call_id, native
-
-    def sources(self) -> list[Citation]:
-        found = []
-        for source in self._sources:
-            if isinstance(source, str):
-                found.append(Citation(url=source, origin=NAME))
-            elif isinstance(source, dict) and isinstance(source.get("url"), str):
-                found.append(Citation(url=source["url"], title=_word(source.get("title")), origin=NAME))
-        return found
 
     # ---- chunks
 
@@ -566,7 +573,7 @@ class Decoder:
                 self._usage = usage if self._usage is None else self._usage.merged(usage)
         sources = chunk.get("search_results") or chunk.get("citations")
         if sources and type(sources) is list:
-            self._sources = sources
+            self._shared.listed = sources
         for position, choice in enumerate(choices):
             if type(choice) is not dict:
                 continue
@@ -582,7 +589,7 @@ class Decoder:
         created = chunk.get("created")
         created = int(created) if isinstance(created, int | float) and 0 < created < 2**53 else 0
         answer_id = _word(chunk.get("id"))
-        self._seed = answer_id or (f"{created}" if created else "")
+        self._shared.seed = answer_id or (f"{created}" if created else "")
         out.append(
             Start(
                 id=answer_id,
@@ -599,7 +606,7 @@ class Decoder:
             index = position
         choice = self._choices.get(index)
         if choice is None:
-            choice = self._choices[index] = _Choice(self, index)
+            choice = self._choices[index] = _Choice(self._shared, index)
         delta = raw.get("delta")
         if type(delta) is not dict:
             # A whole message in place of a delta: a plain answer, or a server that does not really stream.
@@ -645,7 +652,7 @@ class Decoder:
         out, self._late = self._late, []
         if not self.started:
             self._start({}, out)
-        choices = [self._choices[index] for index in sorted(self._choices)] or [_Choice(self, 0)]
+        choices = [self._choices[index] for index in sorted(self._choices)] or [_Choice(self._shared, 0)]
         for choice in choices:
             choice.close(out)
         out += [Finish(choice.stop(), choice.index) for choice in choices]

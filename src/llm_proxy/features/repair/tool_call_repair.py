@@ -123,14 +123,39 @@ class _CallPart:
                 self.flowed = self.size if self.settled >= self.size else before
 
 
+class _Declared:
+    """The request's tools by name; the request is decoded only once somebody calls one."""
+
+    def __init__(self, exchange: ExchangeView) -> None:
+        self._exchange = exchange
+        self._tools: dict[str, FunctionTool | CustomTool] | None = None
+
+    def tool(self, name: str) -> FunctionTool | CustomTool | None:
+        if self._tools is None:
+            request = self._exchange.request
+            may = request.tool_choice is None or request.tool_choice.mode != "none"
+            tools = request.tools if may else ()
+            self._tools = {tool.name: tool for tool in tools if isinstance(tool, FunctionTool | CustomTool)}
+        return self._tools.get(name)
+
+    def schema(self, name: str) -> Schema | None:
+        match self.tool(name):
+            case FunctionTool(parameters=parameters):
+                return parameters
+            case CustomTool():
+                return _FREE_TEXT
+            case _:
+                raise Miss
+
+
 class Repair(Filter):
     """The events of one answer. What is held waits in one row, so the order never changes."""
 
     def __init__(self, exchange: ExchangeView, limit: int) -> None:
         self._exchange = exchange
         self._limit = limit
-        self._tools = Tools(exchange.tools, self._schema)
-        self._declared: dict[str, FunctionTool | CustomTool] | None = None
+        self._declared = _Declared(exchange)
+        self._tools = Tools(exchange.tools, self._declared.schema)
         self._texts: dict[int, _TextPart] = {}
         self._calls: dict[int, _CallPart] = {}
         self._native: set[int] = set()
@@ -315,31 +340,13 @@ class Repair(Filter):
                 yield event
 
     def _real(self, call: Found) -> ToolCall:
-        tool = self._tool(call.name)
+        tool = self._declared.tool(call.name)
         made = ToolCall(id=f"call_{secrets.token_hex(12)}", name=call.name, arguments=call.json)
         if isinstance(tool, CustomTool):
             text = call.arguments.get("input", "")
             made = msgspec.structs.replace(made, arguments=text if isinstance(text, str) else call.json, kind="custom")
         namespace, legacy = getattr(tool, "namespace", ""), getattr(tool, "legacy", False)
         return msgspec.structs.replace(made, namespace=namespace, legacy=legacy)
-
-    def _tool(self, name: str) -> FunctionTool | CustomTool | None:
-        """The declaration, once somebody calls it: only then the request is decoded."""
-        if self._declared is None:
-            request = self._exchange.request
-            may = request.tool_choice is None or request.tool_choice.mode != "none"
-            tools = request.tools if may else ()
-            self._declared = {tool.name: tool for tool in tools if isinstance(tool, FunctionTool | CustomTool)}
-        return self._declared.get(name)
-
-    def _schema(self, name: str) -> Schema | None:
-        match self._tool(name):
-            case FunctionTool(parameters=parameters):
-                return parameters
-            case CustomTool():
-                return _FREE_TEXT
-            case _:
-                raise Miss
 
     # Broken arguments of real calls
 
