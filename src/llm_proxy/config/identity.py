@@ -207,4 +207,5 @@ def read_leaves(node: Node | None, path: str, problems: list[Problem]) -> dict[s
 
     if node is not None:
         walk(node, "")
+    del walk  # a function that knows itself stays in memory until the interpreter looks for such circles
     return found

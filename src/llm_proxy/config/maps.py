@@ -217,6 +217,7 @@ def read_members(declared: Option, entry: Node, path: str, problems: list[Proble
                 problems.append(Problem(member.key_place or member.place, f"unknown key {path}.{here}{hint}"))
 
     walk(entry, "")
+    del walk  # a function that knows itself stays in memory until the interpreter looks for such circles
     return found
 
 

@@ -18,8 +18,9 @@ from llm_proxy.sessions.session import Entry
 MOST_TEXT = 4000
 # So much is looked at for secrets. Removing them makes a text shorter, hence more than is kept.
 _MOST_READ = 4 * MOST_TEXT
-_WHOLE, _SHORT = 10, 500
-"""So many of the newest entries keep their texts whole; of older ones the beginning is kept, or ten thousand sessions would need gigabytes."""
+_WHOLE, _SHORT = 10, 460
+"""So many of the newest entries keep their texts whole; of older ones the beginning is kept, or ten thousand sessions would need gigabytes.
+So many characters fit into what the interpreter keeps in pools of its own: longer ones would leave holes between what others need."""
 _CLIENT_LEFT = 499  # nginx's number for it
 _SESSION_PARAMETERS = {"temperature": "temperature", "top-p": "top_p", "reasoning-effort": "reasoning_effort"}
 
