@@ -12,8 +12,8 @@ from typing import Final, Literal
 import msgspec
 
 from llm_proxy import __version__
-from llm_proxy.config.document import Node, Problem, nearest
-from llm_proxy.config.kinds import show_found
+from llm_proxy.config.document import Node, Problem
+from llm_proxy.config.kinds import named_in
 from llm_proxy.config.options import Option, OptionGroup, option
 from llm_proxy.wire.headers import forwardable_request_headers, is_valid_header_name
 
@@ -185,27 +185,4 @@ def identity_headers(identity: Identity, client_header: Callable[[str], str] = l
 
 def read_leaves(node: Node | None, path: str, problems: list[Problem]) -> dict[str, Node]:
     """What one source says at `path`, a map of maps or of dotted names, by path below `identity`; a null says nothing."""
-    found: dict[str, Node] = {}
-
-    def walk(inner: Node, prefix: str) -> None:
-        if inner.value is None:
-            return
-        if not isinstance(inner.value, dict):
-            where = f"{path}.{prefix}".removesuffix(".")
-            problems.append(Problem(inner.place, f"{where}: expected a map, got {show_found(inner)}"))
-            return
-        for name, member in inner.value.items():
-            here = prefix + name
-            if here in LEAVES:
-                found[here] = member
-            elif any(leaf.startswith(f"{here}.") for leaf in LEAVES):
-                walk(member, f"{here}.")
-            else:
-                near = nearest(here, LEAVES)
-                hint = f", did you mean {path}.{near}" if near else ""
-                problems.append(Problem(member.key_place or member.place, f"unknown key {path}.{here}{hint}"))
-
-    if node is not None:
-        walk(node, "")
-    del walk  # a function that knows itself stays in memory until the interpreter looks for such circles
-    return found
+    return {} if node is None else dict(named_in(node, path, LEAVES, problems))

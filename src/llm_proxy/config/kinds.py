@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 
-from llm_proxy.config.document import Node
+from llm_proxy.config.document import Node, Problem, nearest
 from llm_proxy.wire.secrets import Secret
 
 Base = Literal[
@@ -464,6 +464,28 @@ def show_found(node: Node) -> str:
             return msgspec.json.encode(shown).decode()
         case number:
             return str(number)
+
+
+def named_in(
+    node: Node, path: str, known: Collection[str], problems: list[Problem], prefix: str = ""
+) -> Iterator[tuple[str, Node]]:
+    """Name and value of what `node` says at `path`, a map of maps or of dotted names; a null says nothing. What is not `known` is a problem."""
+    if node.value is None:
+        return
+    if not isinstance(node.value, dict):
+        where = f"{path}.{prefix}".removesuffix(".")
+        problems.append(Problem(node.place, f"{where}: expected a map, got {show_found(node)}"))
+        return
+    for name, member in node.value.items():
+        here = prefix + name
+        if here in known:
+            yield here, member
+        elif any(one.startswith(f"{here}.") for one in known):
+            yield from named_in(member, path, known, problems, f"{here}.")
+        else:
+            near = nearest(here, known)
+            hint = f", did you mean {path}.{near}" if near else ""
+            problems.append(Problem(member.key_place or member.place, f"unknown key {path}.{here}{hint}"))
 
 
 def _without_password(url: str) -> str:

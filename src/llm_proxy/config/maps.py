@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from llm_proxy.config.document import Node, Place, Problem, nearest, parse_document
-from llm_proxy.config.kinds import Base, Kind, Mismatch, plain, show_found
+from llm_proxy.config.kinds import Base, Kind, Mismatch, named_in, plain, show_found
 from llm_proxy.config.options import Option, OptionGroup, option
 
 _ROUTE_NAME: Final = re.compile(r"[^\s,()\[\]{}<>]{1,64}")
@@ -193,31 +193,13 @@ def read_members(declared: Option, entry: Node, path: str, problems: list[Proble
     known = known_members(declared)
     found: Leaves = {}
     names: dict[str, str] = {}
-
-    def walk(node: Node, prefix: str) -> None:
-        if node.value is None:
-            return
-        if not isinstance(node.value, dict):
-            where = f"{path}.{prefix}".removesuffix(".")
-            problems.append(Problem(node.place, f"{where}: expected a map, got {show_found(node)}"))
-            return
-        for name, member in node.value.items():
-            here = prefix + name
-            if option := known.get(here):
-                earlier = found.setdefault(option.path, member)
-                other = names.setdefault(option.path, here)
-                if earlier is not member and plain(earlier) != plain(member):
-                    text = f"{path}.{here}: differs from {path}.{other}, which is the same option"
-                    problems.append(Problem(member.place, text))
-            elif any(candidate.startswith(f"{here}.") for candidate in known):
-                walk(member, f"{here}.")
-            else:
-                near = nearest(here, known)
-                hint = f", did you mean {path}.{near}" if near else ""
-                problems.append(Problem(member.key_place or member.place, f"unknown key {path}.{here}{hint}"))
-
-    walk(entry, "")
-    del walk  # a function that knows itself stays in memory until the interpreter looks for such circles
+    for here, member in named_in(entry, path, known, problems):
+        option = known[here]
+        earlier = found.setdefault(option.path, member)
+        other = names.setdefault(option.path, here)
+        if earlier is not member and plain(earlier) != plain(member):
+            text = f"{path}.{here}: differs from {path}.{other}, which is the same option"
+            problems.append(Problem(member.place, text))
     return found
 
 
