@@ -20,6 +20,7 @@ from typing import cast
 import uvicorn
 
 from llm_proxy.conversation.fault import Fault
+from llm_proxy.server import spare_memory
 from llm_proxy.server.app import Application
 from llm_proxy.server.edge import IDLE_SECONDS, GuardedEdge, edge_protocol
 from llm_proxy.server.running import Addresses, Running
@@ -35,6 +36,7 @@ _STOPPING = Fault(
 
 _LAST_WORDS = 1.0  # seconds for the error that ends an open answer to reach its client
 _LAST_REQUESTS = 0.2  # seconds for the requests of those who had just connected, who are told to come back
+_GIVE_BACK_EVERY = 30.0  # seconds
 
 
 class PortInUse(Exception):
@@ -143,10 +145,10 @@ class Lifecycle:
         self._running.ready = True
         gc.collect()
         gc.freeze()
-        # Requests leave no circles behind; what reloads leave is found before it is worth counting.
-        gc.set_threshold(20_000, 5, 10)
+        gc.set_threshold(20_000, 5, 10)  # requests leave no circles behind
         self._announce()
         tickers = [loop.create_task(server.main_loop()) for server in servers]
+        tickers.append(loop.create_task(self._give_back_memory()))
         await self._stop.wait()
         await self._drain(servers)
         for ticker in tickers:
@@ -154,6 +156,15 @@ class Lifecycle:
         result = self._close()
         if asyncio.iscoroutine(result):
             await result
+
+    async def _give_back_memory(self) -> None:
+        gateway = self._running.gateway
+        while True:
+            await asyncio.sleep(_GIVE_BACK_EVERY)
+            if gateway is not self._running.gateway:  # a reload leaves circles of objects behind
+                gateway = self._running.gateway
+                gc.collect()
+            await asyncio.to_thread(spare_memory.give_back)
 
     def _reload(self) -> None:
         for reopen in self._running.on_hangup:

@@ -14,8 +14,11 @@ MOST_LOCAL_REPLIES = 64
 MOST_PREFIXES = 8
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange of the history (SES-05). Texts are redacted and cut; `handler` is `proxy` for local replies."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One exchange of the history (SES-05). Texts are redacted and cut; `handler` is `proxy` for local replies.
+
+    There may be a million of them, which refer to nothing that refers to them: the collector need not look at them.
+    """
 
     time: float
     prompt: str
