@@ -36,7 +36,7 @@ _STOPPING = Fault(
 
 _LAST_WORDS = 1.0  # seconds for the error that ends an open answer to reach its client
 _LAST_REQUESTS = 0.2  # seconds for the requests of those who had just connected, who are told to come back
-_GIVE_BACK_EVERY = 30.0  # seconds
+_GIVE_BACK_EVERY = 10.0  # seconds
 
 
 class PortInUse(Exception):

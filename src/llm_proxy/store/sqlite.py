@@ -20,7 +20,7 @@ from llm_proxy.store.memory import MemoryStore
 
 _MAX_ROWS = 50_000
 _MOST_WAITING = 10_000
-_IN_MEMORY = 10_000
+_IN_MEMORY = 4_000
 _REST_SECONDS = 30.0
 _MOST_ABSENT = 5_000  # keys known to be nowhere: each saves a question, and takes a quarter of a kilobyte
 LOOK_EVERY = 1000
