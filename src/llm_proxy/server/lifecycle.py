@@ -129,6 +129,7 @@ class Lifecycle:
         running.addresses = Addresses(main=url_of(main), anthropic=url_of(anthropic) if anthropic else "")
 
     async def run(self) -> None:
+        spare_memory.settle()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
