@@ -59,6 +59,19 @@ def stream(kind: str) -> Iterator[int]:
         os.close(number)
 
 
+@contextmanager
+def ends_in_order(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM ends it with status 0 and nothing on standard output; it is gone in any case."""
+    try:
+        yield
+        child.send_signal(signal.SIGTERM)
+        assert child.communicate(timeout=20) == (b"", None)
+        assert child.returncode == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
 KINDS = [pytest.param("full", marks=needs_full_disk), pytest.param("nobody", marks=posix)]
 
 
@@ -69,14 +82,8 @@ def test_a_standard_error_that_takes_nothing_ends_no_proxy(tmp_path: Path, kind:
         child = subprocess.Popen(
             command("--port", str(port)), cwd=tmp_path, env=environment(tmp_path, KEYED), stdout=subprocess.PIPE, stderr=error
         )  # fmt: skip
-        try:
+        with ends_in_order(child):
             assert [asked(port), asked(port)] == [200, 200]
-            child.send_signal(signal.SIGTERM)
-            assert child.communicate(timeout=20) == (b"", None)
-            assert child.returncode == 0
-        finally:
-            child.kill()
-            child.wait()
 
 
 @posix
@@ -86,16 +93,10 @@ def test_a_closed_standard_error_is_no_place_for_databases_and_standard_output_s
         command("--port", str(port)), cwd=tmp_path, env=environment(tmp_path, KEYED), stdout=subprocess.PIPE,
         preexec_fn=lambda: os.close(2),
     )  # fmt: skip
-    try:
+    with ends_in_order(child):
         assert asked(port) == 200
         if (opened := Path(f"/proc/{child.pid}/fd/2")).exists():
             assert opened.readlink() == Path(os.devnull)
-        child.send_signal(signal.SIGTERM)
-        assert child.communicate(timeout=20) == (b"", None)
-        assert child.returncode == 0
-    finally:
-        child.kill()
-        child.wait()
 
 
 @pytest.mark.parametrize(
