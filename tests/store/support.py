@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from fakeredis import TcpFakeServer
 
-from llm_proxy.sessions.session import Entry
+from llm_proxy.sessions.history import Entry
 from llm_proxy.store.sessions import SessionBacking, Sessions
 
 START = 1_700_000_000.0

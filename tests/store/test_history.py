@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,6 +180,70 @@ def test_a_lower_bound_forgets_the_oldest(session: Session) -> None:
     assert len(session.history) == 2
     History(most=0, clean=clean).on_finish(OneExchange(session))
     assert session.history == []
+
+
+@pytest.mark.parametrize("most", [0, 1, 9, 10, 11, 19, 20, 25, 100])
+def test_of_any_number_the_newest_are_there_in_order(session: Session, most: int) -> None:
+    room = History(most=most, clean=clean)
+    for number in range(130):
+        room.on_finish(OneExchange(session, prompt=f"question {number}", answer=f"answer {number}"))
+        texts = [(entry.prompt, entry.response) for entry in session.exchanges()]
+        first = max(0, number + 1 - most)
+        assert texts == [(f"question {at}", f"answer {at}") for at in range(first, number + 1)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40)), max_size=8))
+def test_a_bound_that_changes_keeps_the_newest(steps: list[tuple[int, int]]) -> None:
+    session = Session(id="s", scope="a", created=START, last_used=START)
+    expected: list[str] = []
+    for number, (count, most) in enumerate(steps):
+        room = History(most=most, clean=clean)
+        for at in range(count):
+            room.on_finish(OneExchange(session, prompt=f"{number}.{at}"))
+            expected = [*expected, f"{number}.{at}"][-most:] if most else []
+        assert [entry.prompt for entry in session.exchanges()] == expected
+
+
+def test_of_the_newest_ten_all_is_kept_and_of_older_ones_the_beginning(session: Session) -> None:
+    room = History(most=100, clean=clean)
+    for number in range(100):
+        room.on_finish(OneExchange(session, prompt=f"{number} " + "x" * 3000, answer="y" * 3000))
+    exchanges = session.exchanges()
+    assert all(len(entry.prompt) > 3000 and len(entry.response) == 3000 for entry in exchanges[-10:])
+    assert exchanges[0].prompt == ("0 " + "x" * 3000)[:500] and exchanges[0].response == "y" * 500
+
+
+def test_an_old_exchange_says_all_that_a_new_one_says(session: Session) -> None:
+    session.values["top-p"] = 0.5
+    room = History(most=100, clean=clean)
+    for _ in range(40):
+        room.on_finish(
+            OneExchange(session, sampling={"temperature": 0.25, "stop": ["a", None]}, project="p", side=True)
+        )
+    exchanges = session.exchanges()
+    assert len(exchanges) == 40 and exchanges[0] == exchanges[-1]
+
+
+@pytest.mark.parametrize("value", [10**30, "\ud83d", object()])
+def test_a_parameter_that_cannot_be_written_becomes_words(session: Session, value: object) -> None:
+    room = History(most=100, clean=clean)
+    for number in range(40):
+        room.on_finish(OneExchange(session, prompt=f"question {number}", sampling={"odd": value}, project="p\ud83d"))
+    exchanges = session.exchanges()
+    assert [entry.prompt for entry in exchanges] == [f"question {number}" for number in range(40)]
+    assert exchanges[0].parameters == {"odd": str(value).replace("\ud83d", "?")} and exchanges[0].project == "p?"
+
+
+def test_exchanges_that_cannot_be_read_are_left_out_with_a_warning(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = History(most=100, clean=clean)
+    for number in range(40):
+        room.on_finish(OneExchange(session, prompt=f"question {number}"))
+    damaged = msgspec.structs.replace(session.past.pieces[1], packed=session.past.pieces[1].packed[:-9])
+    session.past.pieces[1] = damaged
+    assert [entry.prompt for entry in session.exchanges()] == [f"question {at}" for at in (*range(10), *range(20, 40))]
+    assert "10 stored exchanges of a session are left out" in caplog.text
 
 
 def test_texts_are_cut_to_4000_characters(session: Session) -> None:

@@ -13,14 +13,11 @@ import msgspec
 
 from llm_proxy.features import Feature
 from llm_proxy.features.exchange import ExchangeView
-from llm_proxy.sessions.session import Entry
+from llm_proxy.sessions.history import Entry
 
 MOST_TEXT = 4000
 # So much is looked at for secrets. Removing them makes a text shorter, hence more than is kept.
 _MOST_READ = 4 * MOST_TEXT
-_WHOLE, _SHORT = 10, 460
-"""So many of the newest entries keep their texts whole; of older ones the beginning is kept, or ten thousand sessions would need gigabytes.
-So many characters fit into what the interpreter keeps in pools of its own: longer ones would leave holes between what others need."""
 _CLIENT_LEFT = 499  # nginx's number for it
 _SESSION_PARAMETERS = {"temperature": "temperature", "top-p": "top_p", "reasoning-effort": "reasoning_effort"}
 
@@ -56,14 +53,11 @@ class History(Feature):
         _count(exchange)
         if self.reads_texts:
             entry = self._entry(exchange)
-            session.history.append(entry)
-            if len(session.history) > _WHOLE:
-                session.history[-1 - _WHOLE] = _shortened(session.history[-1 - _WHOLE])
+            session.remember(entry)
             if self._log is not None:
                 record = {"session": session.id, "agent": session.agent, **msgspec.structs.asdict(entry)}
                 self._log.add(session.scope, session.id, record)
-        if len(session.history) > self._most:
-            del session.history[: len(session.history) - self._most]
+        session.forget_beyond(self._most)
         session.touch()
 
     def _entry(self, exchange: ExchangeView) -> Entry:
@@ -90,12 +84,6 @@ class History(Feature):
         if len(text) > _MOST_READ and len(cleaned) <= MOST_TEXT:
             cleaned = cleaned.rpartition(" ")[0]
         return cleaned[:MOST_TEXT].encode("utf-8", "replace").decode("utf-8")
-
-
-def _shortened(entry: Entry) -> Entry:
-    if len(entry.prompt) <= _SHORT and len(entry.response) <= _SHORT:
-        return entry
-    return msgspec.structs.replace(entry, prompt=entry.prompt[:_SHORT], response=entry.response[:_SHORT])
 
 
 def _count(exchange: ExchangeView) -> None:

@@ -10,29 +10,10 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.sessions.history import Entry, Past
+
 MOST_LOCAL_REPLIES = 64
 MOST_PREFIXES = 8
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One exchange of the history (SES-05). Texts are redacted and cut; `handler` is `proxy` for local replies.
-
-    There may be a million of them, which refer to nothing that refers to them: the collector need not look at them.
-    """
-
-    time: float
-    prompt: str
-    handler: str
-    backend: str = ""
-    model: str = ""
-    project: str = ""
-    parameters: dict[str, Any] = {}
-    response: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    status: int = 0
-    duration_ms: float = 0.0
-    side: bool = False
 
 
 class Totals(msgspec.Struct):
@@ -55,6 +36,7 @@ class Session(msgspec.Struct, kw_only=True):
     confirmations   digests of confirmation texts that were put before a model's answer
     prefixes        command prefixes that were in force while the session was used
     marks           what rooms remember, by room: JSON-like data
+    history         the newest exchanges; `past` holds those before, `exchanges` gives all
     """
 
     id: str
@@ -71,6 +53,7 @@ class Session(msgspec.Struct, kw_only=True):
     marks: dict[str, Any] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
     history: list[Entry] = []
+    past: Past = msgspec.field(default_factory=Past)
     changed: bool = False
     """Has it changed since it was last saved? Whoever changes a session says so by `touch`."""
 
@@ -81,6 +64,19 @@ class Session(msgspec.Struct, kw_only=True):
 
     def touch(self) -> None:
         self.changed = True
+
+    def exchanges(self) -> list[Entry]:
+        """All that are remembered, the oldest first; of older ones only the beginning of their texts."""
+        return [*self.past, *self.history]
+
+    def remember(self, entry: Entry) -> None:
+        self.history.append(entry)
+        self.past.take(self.history)
+
+    def forget_beyond(self, most: int) -> None:
+        """Leaves the newest `most` exchanges."""
+        if (surplus := self.past.count + len(self.history) - most) > 0:
+            del self.history[: surplus - self.past.drop(surplus)]
 
     def choose(self, key: str, value: object) -> None:
         """Sets a session value by canonical chat key; None removes it."""
