@@ -61,6 +61,11 @@ def name_of(key: NamedKey | None) -> str:
     return NO_KEY if key is None else key.name
 
 
+def _place(backend: str, thread_name: str) -> int:
+    """Where the key of a thread is remembered: names are long and many, so only a number is kept, which nobody outside can foresee."""
+    return hash((backend, thread_name))
+
+
 class Keyring:
     """All keys of all back ends: rotation and rest. Times in seconds of the injected clock."""
 
@@ -79,7 +84,7 @@ class Keyring:
         self._cooling: OrderedDict[tuple[str, str, str], _Mark] = OrderedDict()
         self._disabled: OrderedDict[tuple[str, str], _Mark] = OrderedDict()
         self._next: dict[str, int] = {}
-        self._held: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._held: OrderedDict[int, str] = OrderedDict()
 
     def configure(self, *, first_cooldown: float, longest_cooldown: float, disable_seconds: float) -> None:
         """New lengths, for rests that begin from now on."""
@@ -119,11 +124,12 @@ class Keyring:
 
     def _held_key(self, backend: str, policy: str, thread: Thread) -> str:
         if policy == "sticky":
-            return self._held.get((backend, thread.session), "")
+            return self._held.get(_place(backend, thread.session), "")
         if not thread.continues:
             return ""
         # A conversation that was shortened, or refers to its turns by id, is found by its session.
-        return self._held.get((backend, thread.conversation)) or self._held.get((backend, thread.session), "")
+        own, of_session = _place(backend, thread.conversation), _place(backend, thread.session)
+        return self._held.get(own) or self._held.get(of_session, "")
 
     def _deal(self, backend: str, keys: Sequence[NamedKey], model: str) -> tuple[list[NamedKey], int]:
         """The keys from the next healthy one on, and where the request after this one begins."""
@@ -133,8 +139,9 @@ class Keyring:
         return order[ahead:] + order[:ahead], (start + ahead + 1) % len(keys)
 
     def _hold(self, backend: str, thread: Thread, name: str) -> None:
-        for place in ((backend, thread.conversation), (backend, thread.session)):
-            if place[1]:
+        for thread_name in (thread.conversation, thread.session):
+            if thread_name:
+                place = _place(backend, thread_name)
                 self._held[place] = name
                 self._held.move_to_end(place)
         while len(self._held) > _MOST_THREADS:
