@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.boot import House
+from llm_proxy.cli.serve import loop_factory
 from llm_proxy.config.reload import Reloader
 from llm_proxy.features import Feature
 from llm_proxy.option_groups import GROUPS
@@ -134,7 +135,7 @@ def in_process(folder: Path, config: Mapping[str, Any]) -> Iterator[InProcess]:
     level = logger.level
     logger.addHandler(records)
     logger.setLevel(logging.INFO)
-    loop = asyncio.new_event_loop()
+    loop = (loop_factory() or asyncio.new_event_loop)()
     thread = threading.Thread(target=loop.run_forever, name="proxy", daemon=True)
     thread.start()
     try:

@@ -96,6 +96,10 @@ class _Handler(ResponseHandler):
         self.wire = cast("asyncio.WriteTransport", transport)
         super().connection_made(transport)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.wire = None  # it refers back to this
+        super().connection_lost(exc)
+
     def begin(self, keep: int) -> None:
         self.busy, self.received, self.interim, self.keep = True, False, 0, keep
 
@@ -268,7 +272,10 @@ class RawResponse:
         except TimeoutError:
             self.close()
             raise FaultError(silence(self._label, self._silence)) from None
-        except (aiohttp.ClientError, OSError, EOFError):
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            error.__traceback__ = (
+                None  # the reader keeps the exception, and the traceback would lead back to the reader
+            )
             self.close()
             message = f"{self._label} broke the answer off before its end, or framed it wrongly."
             raise FaultError(Fault(kind="closed", message=message)) from None
@@ -366,7 +373,9 @@ class Connections:
                     ) from None
         finally:
             _opening.reset(token)
-        raw = RawResponse(response, opening.protocol, label, silence_timeout)
+            # A connection remembers the context in which it was opened, and with it `opening`.
+            protocol, opening.protocol = opening.protocol, None
+        raw = RawResponse(response, protocol, label, silence_timeout)
         if proxy is not None and raw.status == PROXY_WANTS_CREDENTIALS:  # no provider's word
             raw.close()
             raise refused_by_proxy(label, raw.status)

@@ -120,12 +120,12 @@ def _run(house: House, background: Background | None) -> int:
         lifecycle = Lifecycle(house.running, house.main, house.anthropic, announce, house.close)
         await lifecycle.run()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(main())
     return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     if sys.platform == "win32":
         return None
     try:
