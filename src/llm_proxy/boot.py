@@ -54,6 +54,7 @@ from llm_proxy.server.clients import fingerprint_key
 from llm_proxy.server.gateway import Gateway, ServerLimits
 from llm_proxy.server.health import HealthChecks
 from llm_proxy.server.lifecycle import PortInUse, listen
+from llm_proxy.server.router import name_of_session
 from llm_proxy.server.running import ChangesForAll, Running
 from llm_proxy.sessions.options import SessionOptions
 from llm_proxy.sessions.session import Session
@@ -337,6 +338,7 @@ class House:
 
     def _session_ended(self, session: Session) -> None:
         self.gateway.backends.end_session(session.address)
+        self._keyring.forget(name_of_session(session))
 
     def _forbids(self, command: str) -> bool:
         """Is a command line dangerous by the rules in force now? Back ends outlive a configuration."""

@@ -83,7 +83,22 @@ def test_a_sticky_session_moves_on_when_its_key_cools(keyring: Keyring, clock: C
 def test_sessions_are_forgotten_before_they_fill_the_memory(keyring: Keyring) -> None:
     for number in range(10_050):
         keyring.rotate("x", KEYS, "sticky", model="m", thread=Thread(str(number), f"{number} a"))
-    assert len(keyring._held) == 20_000
+    assert len(keyring._held) == 10_000
+
+
+def test_conversations_of_one_session_are_forgotten_before_they_fill_the_memory(keyring: Keyring) -> None:
+    for number in range(1000):
+        keyring.rotate("x", KEYS, "round-robin", model="m", thread=Thread("s", str(number)))
+    assert len(keyring._held["s"]) <= 64
+    last = keyring.rotate("x", KEYS, "round-robin", model="m", thread=Thread("s", "999", continues=True))[0]
+    assert last is KEYS[999 % 3]
+
+
+def test_a_session_that_has_ended_keeps_to_no_key(keyring: Keyring) -> None:
+    assert starts(keyring, 3, "sticky", "one") == "aaa"
+    keyring.forget("one")
+    assert starts(keyring, 3, "sticky", "one") == "bbb"
+    keyring.forget("never seen")
 
 
 # ---- the key that holds a conversation's prompt cache

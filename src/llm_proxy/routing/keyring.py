@@ -17,7 +17,8 @@ from llm_proxy.config.kinds import NamedKey
 
 NO_KEY = "none"  # the name of the pseudo key of back ends that need none (RT-08)
 
-_MOST_THREADS = 20_000
+_MOST_SESSIONS = 10_000
+_MOST_OF_SESSION = 64  # conversations, at each back end
 _MOST_MARKS = 10_000
 
 Rest = Literal["cooling", "disabled"]
@@ -61,11 +62,6 @@ def name_of(key: NamedKey | None) -> str:
     return NO_KEY if key is None else key.name
 
 
-def _place(backend: str, thread_name: str) -> int:
-    """Where the key of a thread is remembered: names are long and many, so only a number is kept, which nobody outside can foresee."""
-    return hash((backend, thread_name))
-
-
 class Keyring:
     """All keys of all back ends: rotation and rest. Times in seconds of the injected clock."""
 
@@ -84,7 +80,8 @@ class Keyring:
         self._cooling: OrderedDict[tuple[str, str, str], _Mark] = OrderedDict()
         self._disabled: OrderedDict[tuple[str, str], _Mark] = OrderedDict()
         self._next: dict[str, int] = {}
-        self._held: OrderedDict[int, str] = OrderedDict()
+        self._held: OrderedDict[str, dict[tuple[str, str], str]] = OrderedDict()
+        """By session: back end and conversation ("" for the whole session) -> name of the key."""
 
     def configure(self, *, first_cooldown: float, longest_cooldown: float, disable_seconds: float) -> None:
         """New lengths, for rests that begin from now on."""
@@ -123,13 +120,12 @@ class Keyring:
         return order
 
     def _held_key(self, backend: str, policy: str, thread: Thread) -> str:
+        held = self._held.get(thread.session, {})
+        of_session = held.get((backend, ""), "")
         if policy == "sticky":
-            return self._held.get(_place(backend, thread.session), "")
-        if not thread.continues:
-            return ""
+            return of_session
         # A conversation that was shortened, or refers to its turns by id, is found by its session.
-        own, of_session = _place(backend, thread.conversation), _place(backend, thread.session)
-        return self._held.get(own) or self._held.get(of_session, "")
+        return (held.get((backend, thread.conversation)) or of_session) if thread.continues else ""
 
     def _deal(self, backend: str, keys: Sequence[NamedKey], model: str) -> tuple[list[NamedKey], int]:
         """The keys from the next healthy one on, and where the request after this one begins."""
@@ -139,13 +135,21 @@ class Keyring:
         return order[ahead:] + order[:ahead], (start + ahead + 1) % len(keys)
 
     def _hold(self, backend: str, thread: Thread, name: str) -> None:
-        for thread_name in (thread.conversation, thread.session):
-            if thread_name:
-                place = _place(backend, thread_name)
-                self._held[place] = name
-                self._held.move_to_end(place)
-        while len(self._held) > _MOST_THREADS:
+        if not thread.session:
+            return
+        held = self._held.setdefault(thread.session, {})
+        self._held.move_to_end(thread.session)
+        for place in ((backend, thread.conversation), (backend, "")):
+            held.pop(place, None)
+            held[place] = name
+        while len(held) > _MOST_OF_SESSION:
+            del held[next(iter(held))]
+        while len(self._held) > _MOST_SESSIONS:
             self._held.popitem(last=False)
+
+    def forget(self, session: str) -> None:
+        """The session has ended: nothing of it keeps to a key any more."""
+        self._held.pop(session, None)
 
     # rest
 

@@ -125,7 +125,7 @@ class Router:
         """
         if side:
             return NO_THREAD
-        name = _name_of(session)
+        name = name_of_session(session)
         return Thread(name, continued or f"{name}\n{hash(opening.first_user)}", opening.answered)
 
     def plan(
@@ -244,7 +244,7 @@ class Router:
 
     def _outlook(self, decision: Decision, session: Session, caller: Client, normal: Decision | None) -> Outlook:
         # Who looks with a session means that its conversation goes on: with the key that holds it.
-        thread = Thread(_name_of(session), continues=True) if session.id else NO_THREAD
+        thread = Thread(name_of_session(session), continues=True) if session.id else NO_THREAD
         try:
             plan = self.plan(decision, session, caller, thread=thread, looking=True, normal=normal)
         except FaultError as error:
@@ -279,7 +279,7 @@ class Router:
         return ""
 
 
-def _name_of(session: Session) -> str:
+def name_of_session(session: Session) -> str:
     """The session among those of all clients."""
     return f"{session.scope}\n{session.id}"
 
