@@ -57,7 +57,7 @@ async def test_others_may_not_ask_for_a_scope(sessions: Sessions) -> None:
 async def test_one_session_shows_its_state_and_its_history(sessions: Sessions) -> None:
     session = sessions.peek("a", "one")
     assert session is not None
-    session.history.append(entry(1))
+    session.exchanges.add(entry(1))
     session.totals.prompt = 5
     session.agent = "codex"
     body = await session_pages.detail(sessions, "a", False, "one", clean=clean)

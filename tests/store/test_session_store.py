@@ -80,7 +80,7 @@ async def test_after_a_restart_model_project_and_history_are_back(durable: Engin
     session.choose("model", "gpt-5")
     session.choose("project", "p")
     for number in range(45):
-        session.remember(entry(number))
+        session.exchanges.add(entry(number))
     session.totals.prompt = 7
     session.marks["vault"] = {"k": [1, 2.5, "x"]}
     session.touch()
@@ -90,7 +90,7 @@ async def test_after_a_restart_model_project_and_history_are_back(durable: Engin
     again = durable.sessions(Clock())
     found = await again.open("a", "s")
     assert found.values == {"model": "gpt-5", "project": "p"}
-    assert found.exchanges() == [entry(number) for number in range(45)]
+    assert list(found.exchanges) == [entry(number) for number in range(45)]
     assert found.totals.prompt == 7
     assert found.marks == {"vault": {"k": [1, 2.5, "x"]}}
     assert found.created == START

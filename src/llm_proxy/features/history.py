@@ -53,11 +53,11 @@ class History(Feature):
         _count(exchange)
         if self.reads_texts:
             entry = self._entry(exchange)
-            session.remember(entry)
+            session.exchanges.add(entry)
             if self._log is not None:
                 record = {"session": session.id, "agent": session.agent, **msgspec.structs.asdict(entry)}
                 self._log.add(session.scope, session.id, record)
-        session.forget_beyond(self._most)
+        session.exchanges.trim(self._most)
         session.touch()
 
     def _entry(self, exchange: ExchangeView) -> Entry:

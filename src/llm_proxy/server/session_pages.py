@@ -35,7 +35,7 @@ async def detail(
         "object": "session",
         **_summary(session, clean),
         "one_off": session.one_off or None,
-        "history": [msgspec.to_builtins(entry) for entry in session.exchanges()],
+        "history": [msgspec.to_builtins(entry) for entry in session.exchanges],
     }
 
 

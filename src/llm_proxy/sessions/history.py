@@ -1,7 +1,7 @@
-"""The exchanges that a session remembers (SES-05): the newest as they are, older ones cut and packed.
+"""The exchanges that a session remembers (SES-05): the newest whole, older ones cut, all of them packed.
 
-Owns how they are kept: ten thousand sessions of a hundred exchanges have to fit into memory, and come and go without leaving holes in it. What
-an entry may say, without secrets, is the business of the room that makes it.
+Owns how they are kept: ten thousand sessions of a hundred exchanges have to fit into memory, and come and go without leaving holes between what
+lives longer, which many small objects would. What an entry may say, without secrets, is the business of the room that makes it.
 """
 
 from __future__ import annotations
@@ -55,62 +55,88 @@ class _Piece(msgspec.Struct, frozen=True, array_like=True, gc=False):
     packed: bytes
 
 
-class Past(msgspec.Struct):
-    """Older entries, the oldest first: `count` of them, behind `skipped` ones of the first piece that are no longer wanted."""
+class History(msgspec.Struct):
+    """Entries, the oldest first: those of `pieces` without the first `skipped`, then `newest`, each of which is MessagePack.
 
+    `packed` counts the entries of the pieces that are still wanted.
+    """
+
+    newest: list[bytes] = []
     pieces: list[_Piece] = []
     skipped: int = 0
-    count: int = 0
+    packed: int = 0
+
+    def __len__(self) -> int:
+        return self.packed + len(self.newest)
 
     def __iter__(self) -> Iterator[Entry]:
         skip = self.skipped
         for piece in self.pieces:
             yield from _unpacked(piece)[skip:]
             skip = 0
+        yield from _read(self.newest)
 
-    def take(self, newest: list[Entry]) -> None:
-        """Packs what became too many there."""
-        if len(newest) >= _WHOLE + _PIECE:
-            piece = _packed([_shortened(entry) for entry in newest[:-_WHOLE]])
-            del newest[:-_WHOLE]
+    def add(self, entry: Entry) -> None:
+        self.newest.append(_written(entry))
+        if len(self.newest) >= _WHOLE + _PIECE:
+            piece = _packed([_shortened(one) for one in _read(self.newest[:-_WHOLE])])
+            del self.newest[:-_WHOLE]
             self.pieces.append(piece)
-            self.count += piece.count
+            self.packed += piece.count
 
-    def drop(self, most: int) -> int:
-        """Forgets the oldest, at most so many; says how many."""
-        dropped = min(most, self.count)
-        self.count -= dropped
+    def trim(self, most: int) -> None:
+        """Forgets the oldest beyond `most`."""
+        surplus = len(self) - most
+        if surplus <= 0:
+            return
+        dropped = min(surplus, self.packed)
+        del self.newest[: surplus - dropped]
+        self.packed -= dropped
         self.skipped += dropped
         while self.pieces and self.skipped >= self.pieces[0].count:
             self.skipped -= self.pieces.pop(0).count
-        return dropped
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(list[Entry])
+_DECODER: Final = msgspec.msgpack.Decoder(Entry)
+_DECODER_OF_MANY: Final = msgspec.msgpack.Decoder(list[Entry])
+_UNREADABLE: Final = (zlib.error, msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def _packed(entries: Sequence[Entry]) -> _Piece:
+def _written(entry: Entry) -> bytes:
     try:
-        plain = _ENCODER.encode(entries)
+        return _ENCODER.encode(entry)
     except (
         TypeError,
         ValueError,
         OverflowError,
         RecursionError,
     ):  # a number of a client's with thirty digits, half a character
-        plain = _ENCODER.encode([_in_words(entry) for entry in entries])
+        return _ENCODER.encode(_in_words(entry))
+
+
+def _read(written: Sequence[bytes]) -> list[Entry]:
+    try:
+        return [_DECODER.decode(one) for one in written]
+    except _UNREADABLE as error:
+        return _left_out(len(written), error)
+
+
+def _packed(entries: Sequence[Entry]) -> _Piece:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW, _MEMORY)
-    return _Piece(len(entries), packer.compress(plain) + packer.flush())
+    return _Piece(len(entries), packer.compress(_ENCODER.encode(entries)) + packer.flush())
 
 
 def _unpacked(piece: _Piece) -> list[Entry]:
-    unpacker = zlib.decompressobj()
     try:
-        return _DECODER.decode(unpacker.decompress(piece.packed, _MOST_UNPACKED))
-    except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        _LOG.warning("%d stored exchanges of a session are left out, they cannot be read: %s", piece.count, error)
-        return []
+        return _DECODER_OF_MANY.decode(zlib.decompressobj().decompress(piece.packed, _MOST_UNPACKED))
+    except _UNREADABLE as error:
+        return _left_out(piece.count, error)
+
+
+def _left_out(count: int, error: Exception) -> list[Entry]:
+    _LOG.warning("%d stored exchanges of a session are left out, they cannot be read: %s", count, error)
+    return []
 
 
 def _shortened(entry: Entry) -> Entry:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from llm_proxy.sessions.history import Entry, Past
+from llm_proxy.sessions.history import History
 
 MOST_LOCAL_REPLIES = 64
 MOST_PREFIXES = 8
@@ -36,7 +36,6 @@ class Session(msgspec.Struct, kw_only=True):
     confirmations   digests of confirmation texts that were put before a model's answer
     prefixes        command prefixes that were in force while the session was used
     marks           what rooms remember, by room: JSON-like data
-    history         the newest exchanges; `past` holds those before, `exchanges` gives all
     """
 
     id: str
@@ -52,8 +51,7 @@ class Session(msgspec.Struct, kw_only=True):
     prefixes: list[str] = []
     marks: dict[str, Any] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
-    history: list[Entry] = []
-    past: Past = msgspec.field(default_factory=Past)
+    exchanges: History = msgspec.field(default_factory=History)
     changed: bool = False
     """Has it changed since it was last saved? Whoever changes a session says so by `touch`."""
 
@@ -64,19 +62,6 @@ class Session(msgspec.Struct, kw_only=True):
 
     def touch(self) -> None:
         self.changed = True
-
-    def exchanges(self) -> list[Entry]:
-        """All that are remembered, the oldest first; of older ones only the beginning of their texts."""
-        return [*self.past, *self.history]
-
-    def remember(self, entry: Entry) -> None:
-        self.history.append(entry)
-        self.past.take(self.history)
-
-    def forget_beyond(self, most: int) -> None:
-        """Leaves the newest `most` exchanges."""
-        if (surplus := self.past.count + len(self.history) - most) > 0:
-            del self.history[: surplus - self.past.drop(surplus)]
 
     def choose(self, key: str, value: object) -> None:
         """Sets a session value by canonical chat key; None removes it."""
