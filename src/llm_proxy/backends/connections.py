@@ -273,9 +273,8 @@ class RawResponse:
             self.close()
             raise FaultError(silence(self._label, self._silence)) from None
         except (aiohttp.ClientError, OSError, EOFError) as error:
-            error.__traceback__ = (
-                None  # the reader keeps the exception, and the traceback would lead back to the reader
-            )
+            # The reader keeps the exception, and the traceback would lead back to the reader.
+            error.__traceback__ = None
             self.close()
             message = f"{self._label} broke the answer off before its end, or framed it wrongly."
             raise FaultError(Fault(kind="closed", message=message)) from None

@@ -126,6 +126,7 @@ def _run(house: House, background: Background | None) -> int:
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop that the proxy runs on; None stands for the interpreter's own, where uvloop is not to be had."""
     if sys.platform == "win32":
         return None
     try:

@@ -18,7 +18,7 @@ from llm_proxy.config.kinds import NamedKey
 NO_KEY = "none"  # the name of the pseudo key of back ends that need none (RT-08)
 
 _MOST_SESSIONS = 10_000
-_MOST_OF_SESSION = 64  # conversations, at each back end
+_MOST_OF_SESSION = 64  # keys that one session keeps to, by conversation and back end
 _MOST_MARKS = 10_000
 
 Rest = Literal["cooling", "disabled"]

@@ -106,12 +106,8 @@ _UNREADABLE: Final = (zlib.error, msgspec.MsgspecError, ValueError, RecursionErr
 def _written(entry: Entry) -> bytes:
     try:
         return _ENCODER.encode(entry)
-    except (
-        TypeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ):  # a number of a client's with thirty digits, half a character
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        # A number of a client's with thirty digits, or half a character.
         return _ENCODER.encode(_in_words(entry))
 
 
