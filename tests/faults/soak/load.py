@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.faults.soak.mix import AFTER, Asked, asked, request_bytes, verdict
+from tests.faults.soak.mix import AFTER, Asked, asked, rarely_collect, request_bytes, verdict
 from tests.faults.stage import Answer
 
 LONGEST: Final = 60.0
@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     given = parser.parse_args()
+    rarely_collect()
     factory = None
     with contextlib.suppress(ImportError):
         import uvloop

@@ -80,6 +80,7 @@ async def serve(port: int) -> None:
 
 
 def main() -> None:
+    mix.rarely_collect()
     factory = None
     with contextlib.suppress(ImportError):
         import uvloop
