@@ -30,7 +30,10 @@ def test_the_mix_is_what_the_plan_says() -> None:
     assert abs(share["leaving"] - mix.LEAVING) < 0.005
     assert {one.fate for one in asked} == {"ok", "stall", *mix.BEFORE, *mix.AFTER}
     assert len({(one.client, one.back) for one in asked}) == 16
-    assert len({one.session for one in asked}) == mix.SESSIONS
+    slots = {one.session.partition("-")[0] for one in asked}
+    assert len(slots) == mix.SESSIONS
+    ended = len({one.session for one in asked}) - len(slots)
+    assert abs(ended - len(asked) / mix.TURNS) <= 2, "one session ends every 200 requests"
     assert not any(
         one.fate != "ok" or one.stream
         for one in (mix.asked(one.question) for one in asked if one.question != one.number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_NODES: Final = 200_000
 MAX_DEPTH: Final = 60
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+_PIECE: Final = 64 * 1024
 
 _REFERENCE: Final = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -84,7 +85,7 @@ def read_text(path: Path, shown: str, problems: list[Problem]) -> str | None:
     top = Place(shown)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = _read_at_most(file, MAX_FILE_BYTES + 1)
     except OSError as error:
         problems.append(Problem(top, f"cannot be read: {error.strerror or error}"))
         return None
@@ -98,6 +99,15 @@ def read_text(path: Path, shown: str, problems: list[Problem]) -> str | None:
         column = error.start - data.rfind(b"\n", 0, error.start)
         problems.append(Problem(Place(shown, line, column), "expected UTF-8 text"))
         return None
+
+
+def _read_at_most(file: BinaryIO, most: int) -> bytes:
+    """`file.read(most)` would take memory for all of `most`, however small the file is."""
+    pieces: list[bytes] = []
+    while most > 0 and (piece := file.read(min(most, _PIECE))):
+        pieces.append(piece)
+        most -= len(piece)
+    return b"".join(pieces)
 
 
 def parse_document(text: str, shown: str, problems: list[Problem]) -> Node | None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
+from array import array
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,9 @@ from llm_proxy.store.memory import MemoryStore
 
 _MAX_ROWS = 50_000
 _MOST_WAITING = 10_000
-_IN_MEMORY = 2_000
+_IN_MEMORY = 1_000
 _REST_SECONDS = 30.0
-_MOST_ABSENT = 4_000  # keys known to be nowhere: each saves a question
+_ABSENT = 8_192  # places for keys known to be nowhere: each saves a question
 LOOK_EVERY = 1000
 """Writes after which what has ended is deleted: a process runs for weeks, and values end after an hour or a day."""
 
@@ -47,8 +48,7 @@ class SqliteStore:
         self._writes = 0
         self._memory = MemoryStore(max_entries=in_memory, clock=clock)
         self._in_memory = in_memory
-        self._absent: set[int] = set()
-        """Hashes of space and key, which take a quarter of what these would."""
+        self._absent = _Absent()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
         self._rest = rest
@@ -63,25 +63,25 @@ class SqliteStore:
         found = await self._memory.get_many(space, wanted)
         if not self._more_on_disk or self._resting:
             return found
-        missing = [key for key in wanted if key not in found and hash((space, key)) not in self._absent]
+        missing = [key for key in wanted if key not in found and not self._absent.has(space, key)]
         if missing:
             rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._select, space, missing)
             for key, value, expires in rows:
                 found[key] = value
                 self._memory.put(space, key, value, expires - self._clock())
-            if len(self._absent) > _MOST_ABSENT:
-                self._absent.clear()
-            self._absent.update(hash((space, key)) for key in missing if key not in found)
+            for key in missing:
+                if key not in found:
+                    self._absent.add(space, key)
         return found
 
     def put(self, space: str, key: str, value: bytes, ttl: float) -> None:
         self._memory.put(space, key, value, ttl)
-        self._absent.discard(hash((space, key)))
+        self._absent.discard(space, key)
         self._later(self._upsert, space, key, value, self._clock() + ttl)
 
     def delete(self, space: str, key: str) -> None:
         self._memory.delete(space, key)
-        self._absent.add(hash((space, key)))
+        self._absent.add(space, key)
         self._later(self._remove, space, key)
 
     @property
@@ -175,3 +175,23 @@ class SqliteStore:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
+
+
+class _Absent:
+    """Keys that are known to be nowhere, as many as there are places: by their hashes, and whoever comes later to a place has it."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q", bytes(8 * _ABSENT))
+
+    def has(self, space: str, key: str) -> bool:
+        number = hash((space, key))
+        return self._hashes[number % _ABSENT] == number
+
+    def add(self, space: str, key: str) -> None:
+        number = hash((space, key))
+        self._hashes[number % _ABSENT] = number
+
+    def discard(self, space: str, key: str) -> None:
+        number = hash((space, key))
+        if self._hashes[number % _ABSENT] == number:
+            self._hashes[number % _ABSENT] = 0

@@ -27,7 +27,7 @@ FAULTY: Final = 0.05
 LEAVING: Final = 0.02
 SESSIONS: Final = 200
 TURNS: Final = 200
-"""Requests of a session before another takes its place."""
+"""Requests of a session before another takes its place: one of them ends every so many requests, as people come and go."""
 POPULAR: Final = 1600
 """Of so many requests the first of each pair of protocols asks what many of the others ask again."""
 PACE: Final = 0.03
@@ -100,7 +100,7 @@ def asked(number: int) -> Asked:
         slow=stream and draw.random() < 0.25,
         tools=not popular and draw.random() < 0.3,
         routed=draw.random() < 0.5,
-        session=f"{slot:03}-{number // (SESSIONS * TURNS)}",
+        session=f"{slot:03}-{(number + slot * TURNS) // (SESSIONS * TURNS)}",
         named=slot % 2 == 0,
         fate=fate,
         leave=leave,
