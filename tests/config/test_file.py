@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Literal
 
 import pytest
 
 from llm_proxy.config import OptionGroup, option
+from llm_proxy.config.document import MAX_FILE_BYTES
 from llm_proxy.config.groups import AuthOptions, FailoverOptions, LoggingOptions, ServerOptions
 from llm_proxy.option_groups import GROUPS
 from tests.config.conftest import Load, Refuse
@@ -30,6 +32,24 @@ def test_all_errors_are_listed_in_the_order_of_the_file(refuse: Refuse) -> None:
         "config.yaml:3:9: proxy.port: expected a whole number from 0 to 65535, got 70000",
         'config.yaml:5:10: logging.level: expected one of debug, info, warning, error, critical, got "loud"',
     ]
+
+
+def test_a_file_is_read_to_its_end_however_long_and_beyond_its_bound_not_at_all(load: Load, refuse: Refuse) -> None:
+    assert load(file="#" * 300_000 + "\nproxy:\n  port: 1234\n").get(ServerOptions).port == 1234
+    assert refuse(file="#" * (MAX_FILE_BYTES + 1)) == [f"config.yaml: is larger than {MAX_FILE_BYTES} bytes"]
+
+
+def test_a_small_file_takes_little_memory_when_it_is_read(load: Load) -> None:
+    """What a reload asks for at once stays with the process as a hole in its memory."""
+    file = "proxy:\n  port: 1234\n"
+    load(file=file)  # the parser is there
+    tracemalloc.start()
+    try:
+        load(file=file)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * 1024 * 1024
 
 
 def test_at_most_twenty_errors_are_printed(refuse: Refuse) -> None:
