@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -86,4 +87,26 @@ async def test_what_memory_has_no_room_for_is_found_in_the_file(tmp_path: Path) 
     for n in range(30):
         store.put("reasoning", str(n), b"%d" % n, 60)
     assert await store.get_many("reasoning", ["3", "29"]) == {"3": b"3", "29": b"29"}
+    await store.close()
+
+
+async def test_what_is_put_or_deleted_while_the_file_is_asked_holds(tmp_path: Path) -> None:
+    """A question that began before must not bring back what it found, nor remember that there was nothing."""
+    clock, path = Clock(), tmp_path / "state.sqlite3"
+    async with opened(path, clock) as before:
+        for key in ("changed", "deleted"):
+            before.put("reasoning", key, b"old", 60)
+    store = SqliteStore(path, clock, in_memory=5)
+    keys = ["changed", "deleted", "new"]
+    asked = asyncio.create_task(store.get_many("reasoning", keys))
+    await asyncio.sleep(0)  # the question is on its way
+    store.put("reasoning", "changed", b"newer", 60)
+    store.put("reasoning", "new", b"new", 60)
+    store.delete("reasoning", "deleted")
+    held = {"changed": b"newer", "new": b"new"}
+    assert await asked == held
+    assert await store.get_many("reasoning", keys) == held
+    for n in range(10):
+        store.put("reasoning", str(n), b"value", 60)
+    assert await store.get_many("reasoning", keys) == held, "memory has no room for them any more"
     await store.close()

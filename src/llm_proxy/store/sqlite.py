@@ -66,9 +66,12 @@ class SqliteStore:
         missing = [key for key in wanted if key not in found and not self._absent.has(space, key)]
         if missing:
             rows = await asyncio.get_running_loop().run_in_executor(self._thread, self._select, space, missing)
+            # What was put or deleted meanwhile is newer than what the file said.
+            found |= await self._memory.get_many(space, missing)
             for key, value, expires in rows:
-                found[key] = value
-                self._memory.put(space, key, value, expires - self._clock())
+                if key not in found and not self._absent.has(space, key):
+                    found[key] = value
+                    self._memory.put(space, key, value, expires - self._clock())
             for key in missing:
                 if key not in found:
                     self._absent.add(space, key)
