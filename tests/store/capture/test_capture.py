@@ -94,11 +94,11 @@ async def test_a_file_that_cannot_be_written_costs_one_warning_a_minute_and_reco
     await until(lambda: capture.status.failing != "")
     path.rmdir()
     await until(lambda: capture.status.written == 20)
+    await until(lambda: "again" in caplog.records[-1].getMessage())  # which the thread says after it has written
     assert numbers(path) == list(range(20))
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert str(path) in warnings[0]
-    assert "again" in caplog.records[-1].getMessage()
     assert capture.status.failing == ""
 
 
